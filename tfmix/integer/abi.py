@@ -1,0 +1,141 @@
+"""The parameter structs of the C API, and the names of its kernel variants.
+
+The same bytes travel three ways: by pointer from Python into the host kernels, in the custom
+options of the exported file, and into the firmware. kernels/include/tfmix/kernels.h declares the
+structs for C; a test holds the two declarations together. Every field is a 4-byte little-endian
+integer, so there is no padding to agree on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from itertools import product
+
+from tfmix.integer.model import WEIGHTED_KERNELS, Kernel
+from tfmix.ir.quant import BIT_WIDTHS
+
+_i32 = ctypes.c_int32
+
+
+class _Struct(ctypes.LittleEndianStructure):
+    _pack_ = 1
+
+    def values(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name, *_ in self._fields_}
+
+
+def _fields(names: str) -> list[tuple[str, type]]:
+    return [(name, _i32) for name in names.split()]
+
+
+_WINDOW = (
+    "input_height input_width input_channels output_height output_width output_channels "
+    "kernel_height kernel_width stride_height stride_width pad_top pad_left "
+)
+
+
+class ConvParams(_Struct):
+    """conv2d and depthwise_conv2d. depth multiplier = output_channels / input_channels."""
+
+    _fields_ = _fields(
+        _WINDOW + "input_zero_point output_zero_point left_shift multiplier_count"
+    )
+
+
+class FullyConnectedParams(_Struct):
+    _fields_ = _fields(
+        "input_features output_features output_zero_point left_shift multiplier_count"
+    )
+
+
+class AddParams(_Struct):
+    _fields_ = _fields("elements multiplier_a multiplier_b offset shift output_zero_point")
+
+
+class ConcatenateParams(_Struct):
+    """Followed by `input_count` ConcatenateInput."""
+
+    _fields_ = _fields("pixels output_channels output_zero_point input_count")
+
+
+class ConcatenateInput(_Struct):
+    _fields_ = _fields("channels bits zero_point multiplier left_shift")
+
+
+class RequantizeParams(_Struct):
+    _fields_ = _fields("elements input_zero_point output_zero_point multiplier left_shift")
+
+
+class AveragePoolParams(_Struct):
+    _fields_ = _fields(_WINDOW + "input_zero_point output_zero_point multiplier left_shift")
+
+
+class MaxPoolParams(_Struct):
+    _fields_ = _fields(_WINDOW)
+
+
+class PadParams(_Struct):
+    _fields_ = _fields(
+        "input_height input_width channels pad_top pad_bottom pad_left pad_right zero_point"
+    )
+
+
+class SoftmaxParams(_Struct):
+    _fields_ = _fields("rows classes table_size")
+
+
+#: The struct each kernel takes.
+PARAMS: dict[Kernel, type[_Struct]] = {
+    Kernel.CONV2D: ConvParams,
+    Kernel.DEPTHWISE_CONV2D: ConvParams,
+    Kernel.FULLY_CONNECTED: FullyConnectedParams,
+    Kernel.ADD: AddParams,
+    Kernel.CONCATENATE: ConcatenateParams,
+    Kernel.REQUANTIZE: RequantizeParams,
+    Kernel.AVERAGE_POOL: AveragePoolParams,
+    Kernel.MAX_POOL: MaxPoolParams,
+    Kernel.PAD: PadParams,
+    Kernel.SOFTMAX: SoftmaxParams,
+}
+
+
+def variant_name(
+    kernel: Kernel,
+    *,
+    input_bits: tuple[int, ...],
+    output_bits: int,
+    weight_bits: int | None = None,
+    per_channel: bool | None = None,
+) -> str:
+    """Name of a kernel variant, for instance `conv2d_a8w4o2_pc`.
+
+    a, b: bits of the first and second input; w: of the weights; o: of the output; pc and pl: one
+    weight zero point per channel or per layer. Only what the code depends on is in the name.
+    """
+    a, o = input_bits[0], output_bits
+    if kernel in WEIGHTED_KERNELS:
+        return f"{kernel.value}_a{a}w{weight_bits}o{o}_{'pc' if per_channel else 'pl'}"
+    if kernel is Kernel.ADD:
+        return f"add_a{a}b{input_bits[1]}o{o}"
+    if kernel is Kernel.CONCATENATE:
+        return f"concatenate_o{o}"
+    if kernel in (Kernel.REQUANTIZE, Kernel.AVERAGE_POOL):
+        return f"{kernel.value}_a{a}o{o}"
+    if kernel is Kernel.SOFTMAX:
+        return "softmax_a8o8"
+    return f"{kernel.value}_a{a}"  # max_pool, pad: the output keeps the input's bits
+
+
+def all_variants() -> tuple[str, ...]:
+    """Every variant there is; kernels/src/variants.inc stamps out exactly these."""
+    names = []
+    for kernel in Kernel:
+        for a, b, w, o, pc in product(BIT_WIDTHS, BIT_WIDTHS, BIT_WIDTHS, BIT_WIDTHS, (True, False)):
+            if kernel is Kernel.SOFTMAX and (a, o) != (8, 8):
+                continue
+            names.append(
+                variant_name(
+                    kernel, input_bits=(a, b), output_bits=o, weight_bits=w, per_channel=pc
+                )
+            )
+    return tuple(dict.fromkeys(names))

@@ -1,0 +1,1 @@
+"""Framework-free description of a network. Imports nothing of tfmix but errors."""

@@ -1,0 +1,117 @@
+"""What runs when, and which buffers are alive then: all that a memory planner needs to know.
+
+A schedule is not a list of layers. Today every kernel call is one step; a chain of layers that runs
+row by row, never holding the tensors between them, would be one step too, whose line buffers are
+its scratch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from tfmix.ir.graph import Graph, Node, Op
+
+#: conv2d expands this many pixel columns of K = rows * columns * input_channels values ...
+PIXEL_COLUMNS = 4
+#: ... of int16 into scratch, for a dot product that two SIMD lanes can eat.
+COLUMN_VALUE_BYTES = 2
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call: it reads and writes whole buffers, and needs `scratch` bytes while it runs."""
+
+    name: str
+    reads: tuple[str, ...]
+    writes: str
+    scratch: int = 0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps in execution order, and the bytes of each buffer (packed, before any alignment).
+
+    A buffer that no step writes is there from step 0 (the network's input). `output` must survive
+    until the last step. ValueError where steps and buffers contradict each other.
+    """
+
+    steps: tuple[Step, ...]
+    buffers: Mapping[str, int] = field(hash=False)
+    output: str
+
+    def __post_init__(self) -> None:
+        written: set[str] = set()
+        later = {step.writes for step in self.steps}
+        for step in self.steps:
+            later_read = [name for name in step.reads if name in later - written]
+            if later_read:
+                raise ValueError(f"step {step.name!r} reads {later_read} before it is written")
+            if step.writes in written:
+                raise ValueError(f"step {step.name!r} writes {step.writes!r}, which is taken")
+            written.add(step.writes)
+        used = written.union(*(step.reads for step in self.steps), {self.output})
+        if used != set(self.buffers):
+            raise ValueError(
+                f"used but not sized, or sized but not used: {used ^ set(self.buffers)}"
+            )
+
+    @cached_property
+    def lifetimes(self) -> dict[str, tuple[int, int]]:
+        """Buffer -> (first, last) step during which it must keep its content, both included."""
+        first = dict.fromkeys(self.buffers, 0)
+        last = dict.fromkeys(self.buffers, 0)
+        for index, step in enumerate(self.steps):
+            first[step.writes] = last[step.writes] = index
+            for name in step.reads:
+                last[name] = index
+        last[self.output] = max(len(self.steps) - 1, 0)
+        return {name: (first[name], last[name]) for name in self.buffers}
+
+    @cached_property
+    def live(self) -> tuple[tuple[str, ...], ...]:
+        """For each step, the buffers alive while it runs, in the order of `buffers`."""
+        alive: list[list[str]] = [[] for _ in self.steps]
+        for name, (first, last) in self.lifetimes.items():
+            for buffers in alive[first : last + 1]:
+                buffers.append(name)
+        return tuple(map(tuple, alive))
+
+
+def scratch_bytes(kernel: str, window: tuple[int, int], input_channels: int) -> int:
+    """Bytes a kernel needs beside its tensors: 8 * K for conv2d, nothing for the others.
+
+    kernel: the value of an `Op` or of a `Kernel`; window: (rows, columns), (1, 1) without one.
+    """
+    if kernel != Op.CONV2D.value:
+        return 0
+    return PIXEL_COLUMNS * COLUMN_VALUE_BYTES * window[0] * window[1] * input_channels
+
+
+def node_scratch_bytes(graph: Graph, node: Node) -> int:
+    """`scratch_bytes` of a node of a graph."""
+    rows, columns, channels = graph.hwc(node.inputs[0])
+    if node.op is Op.DENSE and (rows, columns) != (1, 1):
+        # A Dense applied to every pixel runs as the 1x1 convolution it is.
+        return scratch_bytes(Op.CONV2D.value, (1, 1), channels)
+    return scratch_bytes(node.op.value, node.window.kernel if node.window else (1, 1), channels)
+
+
+def schedule(graph: Graph, activation_bits: Mapping[str, int]) -> Schedule:
+    """One step per node that runs a kernel; a reshape leaves no trace, its output is its input.
+
+    activation_bits: as `QuantizationPolicy.activation_bits`.
+    """
+    steps = tuple(
+        Step(
+            name=node.name,
+            reads=tuple(graph.buffer_of(tensor) for tensor in node.inputs),
+            writes=graph.buffer_of(node.output),
+            scratch=node_scratch_bytes(graph, node),
+        )
+        for node in graph.steps
+    )
+    names = [graph.buffer_of(graph.input), *(step.writes for step in steps)]
+    buffers = {name: graph.tensor_bytes(name, activation_bits) for name in names}
+    return Schedule(steps, buffers, output=graph.buffer_of(graph.output))

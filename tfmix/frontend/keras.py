@@ -1,0 +1,662 @@
+"""tf_keras model -> `ir.Graph` + float weights.
+
+The model is read in three passes: nested models are flattened into a list of `_Call`s, one per
+layer call (a SeparableConv2D gives two, a Dense with softmax too); batch norms and ReLUs are fused
+into the call before them; signs are inferred. Problems are collected, never raised one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from tfmix.errors import UnsupportedModelError
+from tfmix.ir.graph import (
+    WEIGHTED_OPS,
+    BatchNorm,
+    Graph,
+    LayerWeights,
+    Node,
+    Op,
+    TensorSpec,
+    Window,
+    same_padding,
+)
+
+#: Layers that do nothing at inference.
+_IDENTITY_LAYERS = frozenset(
+    {
+        "ActivityRegularization",
+        "AlphaDropout",
+        "Dropout",
+        "GaussianDropout",
+        "GaussianNoise",
+        "SpatialDropout1D",
+        "SpatialDropout2D",
+    }
+)
+_BATCH_NORM_LAYERS = frozenset(
+    {
+        "BatchNormalization",
+        "BatchNormalizationV1",
+        "BatchNormalizationV2",
+        "SyncBatchNormalization",
+    }
+)
+
+SUPPORTED_LAYERS = (
+    "InputLayer, Conv2D, DepthwiseConv2D, SeparableConv2D, Dense, BatchNormalization, ReLU, "
+    "Activation (linear, relu, relu6, softmax), Add, Concatenate, AveragePooling2D, MaxPooling2D, "
+    "GlobalAveragePooling2D, GlobalMaxPooling2D, Flatten, Reshape, ZeroPadding2D, Softmax, Dropout "
+    "and other training-only layers, and nested models of these"
+)
+
+
+@dataclass(frozen=True)
+class Unwrapped:
+    """What stands behind a wrapper layer: the layer itself, and its variables by attribute name."""
+
+    layer: tf_keras.layers.Layer
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+
+#: Looks behind a framework's wrapper; None means "identity at inference".
+Unwrap = Callable[[tf_keras.layers.Layer], Unwrapped | None]
+
+
+@dataclass(frozen=True)
+class KerasNetwork:
+    """A model as read: its structure, float weights and original layers, the latter two by node
+    name; batch norms' layers by `Node.batch_norm`."""
+
+    graph: Graph
+    weights: Mapping[str, LayerWeights]
+    layers: Mapping[str, tf_keras.layers.Layer]
+
+
+def read(model: tf_keras.Model, unwrap: Unwrap = Unwrapped) -> KerasNetwork:
+    """Reads a tf_keras model.
+
+    Raises UnsupportedModelError with every unsupported layer and setting at once.
+    """
+    problems, network = _read(model, unwrap)
+    if problems:
+        raise UnsupportedModelError(problems)
+    assert network is not None
+    return network
+
+
+def problems_of(model: tf_keras.Model, unwrap: Unwrap = Unwrapped) -> list[str]:
+    """Every reason why `model` cannot be read; empty where it can."""
+    return _read(model, unwrap)[0]
+
+
+def _read(model: Any, unwrap: Unwrap) -> tuple[list[str], KerasNetwork | None]:
+    problem = _not_a_network(model)
+    if problem:
+        return [problem], None
+    reader = _Reader(unwrap)
+    reader.read(model)
+    if reader.problems:
+        return reader.problems, None
+    calls = _fuse(reader.calls, reader.output)
+    graph = _graph(reader, calls)
+    weights = {c.name: c.weights for c in calls if c.weights is not None}
+    return [], KerasNetwork(graph, weights, reader.layers)
+
+
+def _not_a_network(model: Any) -> str | None:
+    if not isinstance(model, tf_keras.Model):
+        kind = type(model)
+        if any(base.__module__.split(".")[0] == "keras" for base in kind.__mro__):
+            return (
+                f"{kind.__module__}.{kind.__name__} is a Keras 3 model; tfmix works on tf_keras "
+                "(Keras 2). Rebuild it with `import tf_keras` in place of `keras` and copy the "
+                "weights (`new.set_weights(old.get_weights())`), or set TF_USE_LEGACY_KERAS=1 "
+                "before importing tensorflow and load the model again"
+            )
+        return f"{kind.__module__}.{kind.__name__} is not a tf_keras.Model"
+    if not getattr(model, "_is_graph_network", False):
+        if isinstance(model, tf_keras.Sequential):
+            return f"{model.name}: the Sequential model has no input shape yet: give it an Input"
+        return f"{model.name}: a subclassed model; only Sequential and functional models can be read"
+    return None
+
+
+@dataclass
+class _Call:
+    """One operation of one layer, before fusion. `inputs` and `output` are tensor names."""
+
+    op: Op
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+    shape: tuple[int, ...]
+    window: Window | None = None
+    padding: tuple[int, int, int, int] | None = None
+    weights: LayerWeights | None = None
+    batch_norm: str | None = None
+    relu: bool = False
+    relu_layer: str | None = None
+    relu_max: float | None = None
+
+
+class _Reader:
+    """Flattens a model into calls. One instance reads one model."""
+
+    def __init__(self, unwrap: Unwrap):
+        self.unwrap = unwrap
+        self.problems: list[str] = []
+        self.calls: list[_Call] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.layers: dict[str, tf_keras.layers.Layer] = {}
+        self.input = ""
+        self.output = ""
+        self._names: set[str] = set()
+        self._weighted_layers_seen: set[int] = set()
+
+    def read(self, model: tf_keras.Model) -> None:
+        if len(model.inputs) != 1 or len(model.outputs) != 1:
+            self.problems.append(
+                f"{model.name}: {len(model.inputs)} inputs and {len(model.outputs)} outputs; "
+                "one of each is supported"
+            )
+            return
+        shape = tuple(model.inputs[0].shape[1:])
+        self.input = self._unique(model.input_names[0])
+        if None in shape or not shape:
+            self.problems.append(
+                f"{self.input}: input shape {shape} is not fully defined; every dimension but the "
+                "batch must be known"
+            )
+            return
+        self.shapes[self.input] = shape
+        (self.output,) = self._walk(model, [self.input], prefix="")
+        if not self.calls and not self.problems:
+            self.problems.append(f"{model.name}: the model has no layers that compute")
+
+    def _unique(self, name: str, prefix: str = "") -> str:
+        """A free name: the layer's own, with the nested model's in front where that is taken."""
+        name = name.replace("/", "_")
+        if name in self._names and prefix:
+            name = f"{prefix}_{name}"
+        candidate, i = name, 0
+        while candidate in self._names:
+            i += 1
+            candidate = f"{name}_{i}"
+        self._names.add(candidate)
+        return candidate
+
+    def _walk(self, model: tf_keras.Model, inputs: list[str], prefix: str) -> list[str]:
+        """Reads `model` applied to the tensors `inputs`; returns its output tensors."""
+        tensors = {id(t): name for t, name in zip(model.inputs, inputs, strict=True)}
+        for depth in sorted(model._nodes_by_depth, reverse=True):
+            for node in model._nodes_by_depth[depth]:
+                if node.is_input:
+                    continue
+                names = [tensors.get(id(t)) for t in node.keras_inputs]
+                outputs = tf.nest.flatten(node.outputs)
+                produced = self._call(node.layer, names, outputs, prefix)
+                tensors.update({id(t): name for t, name in zip(outputs, produced, strict=False)})
+        return [tensors[id(t)] for t in model.outputs]
+
+    def _call(
+        self,
+        layer: tf_keras.layers.Layer,
+        inputs: list[str | None],
+        outputs: list[Any],
+        prefix: str,
+    ) -> list[str]:
+        """Reads one layer call; returns the names of the tensors it gives."""
+        if isinstance(layer, tf_keras.Model) and getattr(layer, "_is_graph_network", False):
+            name = f"{prefix}_{layer.name}" if prefix else layer.name
+            return self._walk(layer, [i or "" for i in inputs], name)
+        unwrapped = self.unwrap(layer)
+        if unwrapped is None or type(unwrapped.layer).__name__ in _IDENTITY_LAYERS:
+            return [inputs[0] or ""]
+        inner = unwrapped.layer
+        name = self._unique(inner.name, prefix)
+        shape = tuple(outputs[0].shape[1:])
+        self.shapes[name] = shape
+        problems = _LayerProblems(name, inner)
+        handler = _HANDLERS.get(type(inner).__name__)
+        if handler is None:
+            problems.add(f"layer type {type(inner).__name__} is not supported{_hint(inner)}")
+        elif None in shape:
+            problems.add(f"output shape {shape} is not fully defined")
+        elif any(i is None for i in inputs):
+            problems.add("reads a tensor that does not come from this model")
+        else:
+            if inner.weights and id(inner) in self._weighted_layers_seen:
+                problems.add("is called more than once (shared weights are not supported)")
+            self._weighted_layers_seen.add(id(inner))
+            if inner.compute_dtype != "float32":
+                problems.add(f"dtype {inner.compute_dtype} is not supported, allowed: float32")
+            self.layers[name] = inner
+            context = _Context(self, name, inner, unwrapped.variables, tuple(inputs), shape)
+            handler(context, problems)
+            name = context.result
+        self.problems += problems.found
+        return [name]
+
+
+class _LayerProblems:
+    def __init__(self, name: str, layer: tf_keras.layers.Layer):
+        self._title = f"{name} ({type(layer).__name__})"
+        self.found: list[str] = []
+
+    def add(self, text: str) -> None:
+        self.found.append(f"{self._title}: {text}")
+
+    def unless(self, ok: bool, what: str, value: Any, allowed: str) -> None:
+        if not ok:
+            self.add(f"{what}={value!r} is not supported, allowed: {allowed}")
+
+
+def _hint(layer: tf_keras.layers.Layer) -> str:
+    kind = type(layer).__name__
+    if kind in ("TFOpLambda", "SlicingOpLambda"):
+        return f" (the operator {layer.name!r}; use tf_keras.layers.Add or another layer)"
+    if kind == "Rescaling":
+        return " (apply the scaling to the data, or leave it out where a batch norm follows)"
+    return f"; supported: {SUPPORTED_LAYERS}"
+
+
+@dataclass
+class _Context:
+    """What a handler sees of one layer call; `result` is the tensor the layer gives."""
+
+    reader: _Reader
+    name: str
+    layer: tf_keras.layers.Layer
+    variables: Mapping[str, Any]
+    inputs: tuple[str, ...]
+    shape: tuple[int, ...]
+    result: str = ""
+
+    def __post_init__(self) -> None:
+        self.result = self.name
+
+    def array(self, attribute: str) -> np.ndarray | None:
+        """Value of a weight, the wrapper's variable first."""
+        value = self.variables.get(attribute, getattr(self.layer, attribute, None))
+        return None if value is None else np.asarray(value, np.float32)
+
+    def input_shape(self, index: int = 0) -> tuple[int, ...]:
+        return self.reader.shapes[self.inputs[index]]
+
+    def emit(self, op: Op, **fields: Any) -> _Call:
+        """Adds a call named after the layer, unless `fields` say otherwise."""
+        call = _Call(
+            op=op,
+            name=fields.pop("name", self.name),
+            inputs=fields.pop("inputs", self.inputs),
+            output=fields.pop("output", self.name),
+            shape=fields.pop("shape", self.shape),
+            **fields,
+        )
+        self.reader.shapes[call.output] = call.shape
+        self.reader.calls.append(call)
+        return call
+
+    def derived_name(self, suffix: str) -> str:
+        return self.reader._unique(f"{self.name}_{suffix}")
+
+
+# -- activations ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Activation:
+    relu: bool = False
+    relu_max: float | None = None
+    softmax: bool = False
+
+
+def _relu_settings(layer: tf_keras.layers.ReLU, problems: _LayerProblems) -> _Activation:
+    slope, threshold = float(layer.negative_slope), float(layer.threshold)
+    problems.unless(slope == 0, "negative_slope", slope, "0")
+    problems.unless(threshold == 0, "threshold", threshold, "0")
+    top = None if layer.max_value is None else float(layer.max_value)
+    problems.unless(top is None or top > 0, "max_value", top, "None or a positive number")
+    return _Activation(relu=True, relu_max=top)
+
+
+def _activation(function: Any, problems: _LayerProblems) -> _Activation:
+    if isinstance(function, tf_keras.layers.ReLU):
+        return _relu_settings(function, problems)
+    name = getattr(function, "__name__", type(function).__name__)
+    known = {
+        "linear": _Activation(),
+        "relu": _Activation(relu=True),
+        "relu6": _Activation(relu=True, relu_max=6.0),
+        "softmax": _Activation(softmax=True),
+    }
+    problems.unless(name in known, "activation", name, ", ".join(known))
+    return known.get(name, _Activation())
+
+
+def _emit_with_activation(context: _Context, problems: _LayerProblems, op: Op, **fields: Any):
+    """Emits a weighted call and what the layer's own `activation=` asks for."""
+    activation = _activation(context.layer.activation, problems)
+    context.emit(op, relu=activation.relu, relu_max=activation.relu_max, **fields)
+    if activation.softmax:
+        softmax = context.derived_name("softmax")
+        context.emit(Op.SOFTMAX, name=softmax, inputs=(context.name,), output=softmax)
+        context.result = softmax
+
+
+# -- layers -----------------------------------------------------------------------------------
+
+
+def _window(context: _Context, problems: _LayerProblems, kernel, strides, padding) -> Window | None:
+    layer, shape = context.layer, context.input_shape()
+    problems.unless(
+        getattr(layer, "data_format", "channels_last") == "channels_last",
+        "data_format",
+        layer.data_format,
+        "channels_last",
+    )
+    dilation = tuple(getattr(layer, "dilation_rate", (1, 1)))
+    problems.unless(dilation == (1, 1), "dilation_rate", dilation, "(1, 1)")
+    problems.unless(padding in ("same", "valid"), "padding", padding, "'same', 'valid'")
+    if len(shape) != 3:
+        problems.add(f"input shape {shape} is not (rows, columns, channels)")
+    if problems.found:
+        return None
+    kernel, strides = tuple(kernel), tuple(strides)
+    if padding == "valid":
+        return Window(kernel, strides)
+    rows = same_padding(shape[0], kernel[0], strides[0])
+    columns = same_padding(shape[1], kernel[1], strides[1])
+    return Window(kernel, strides, (*rows, *columns))
+
+
+def _check_finite(weights: LayerWeights, problems: _LayerProblems) -> None:
+    bn = weights.batch_norm
+    arrays = {"kernel": weights.kernel, "bias": weights.bias}
+    if bn is not None:
+        arrays |= {"gamma": bn.gamma, "beta": bn.beta, "mean": bn.mean, "variance": bn.variance}
+    for what, values in arrays.items():
+        if values is not None and not np.isfinite(values).all():
+            count = int((~np.isfinite(values)).sum())
+            problems.add(f"{what} holds {count} NaN or infinite value(s); all must be finite")
+    if bn is not None and not (bn.variance + bn.epsilon > 0).all():
+        problems.add("moving variance + epsilon must be positive in every channel")
+
+
+def _conv2d(context: _Context, problems: _LayerProblems) -> None:
+    layer = context.layer
+    problems.unless(layer.groups == 1, "groups", layer.groups, "1")
+    window = _window(context, problems, layer.kernel_size, layer.strides, layer.padding)
+    weights = LayerWeights(context.array("kernel"), context.array("bias"))
+    _check_finite(weights, problems)
+    _emit_with_activation(context, problems, Op.CONV2D, window=window, weights=weights)
+
+
+def _depthwise_conv2d(context: _Context, problems: _LayerProblems) -> None:
+    layer = context.layer
+    window = _window(context, problems, layer.kernel_size, layer.strides, layer.padding)
+    weights = LayerWeights(context.array("depthwise_kernel"), context.array("bias"))
+    _check_finite(weights, problems)
+    _emit_with_activation(context, problems, Op.DEPTHWISE_CONV2D, window=window, weights=weights)
+
+
+def _separable_conv2d(context: _Context, problems: _LayerProblems) -> None:
+    layer = context.layer
+    window = _window(context, problems, layer.kernel_size, layer.strides, layer.padding)
+    depthwise = LayerWeights(context.array("depthwise_kernel"))
+    pointwise = LayerWeights(context.array("pointwise_kernel"), context.array("bias"))
+    _check_finite(depthwise, problems)
+    _check_finite(pointwise, problems)
+    if window is None:
+        return
+    middle = context.derived_name("depthwise")
+    kernel = depthwise.kernel
+    shape = (*context.shape[:2], kernel.shape[2] * kernel.shape[3])
+    context.emit(
+        Op.DEPTHWISE_CONV2D,
+        name=middle,
+        output=middle,
+        shape=shape,
+        window=window,
+        weights=depthwise,
+    )
+    _emit_with_activation(
+        context,
+        problems,
+        Op.CONV2D,
+        inputs=(middle,),
+        window=Window((1, 1)),
+        weights=pointwise,
+    )
+
+
+def _dense(context: _Context, problems: _LayerProblems) -> None:
+    weights = LayerWeights(context.array("kernel"), context.array("bias"))
+    _check_finite(weights, problems)
+    _emit_with_activation(context, problems, Op.DENSE, weights=weights)
+
+
+def _batch_norm(context: _Context, problems: _LayerProblems) -> None:
+    layer, shape = context.layer, context.shape
+    axis = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
+    problems.unless(axis in ([len(shape)], [-1]), "axis", axis, "the last axis")
+    ones = np.ones(shape[-1], np.float32)
+    gamma, beta = context.array("gamma"), context.array("beta")
+    batch_norm = BatchNorm(
+        gamma=ones if gamma is None else gamma,
+        beta=0 * ones if beta is None else beta,
+        mean=context.array("moving_mean"),
+        variance=context.array("moving_variance"),
+        epsilon=float(layer.epsilon),
+    )
+    weights = LayerWeights(batch_norm=batch_norm)
+    _check_finite(weights, problems)
+    context.emit(Op.BATCH_NORM, weights=weights, batch_norm=context.name, window=Window((1, 1)))
+
+
+def _relu(context: _Context, problems: _LayerProblems) -> None:
+    activation = _relu_settings(context.layer, problems)
+    context.emit(
+        Op.RELU, relu=True, relu_layer=context.name, relu_max=activation.relu_max
+    )
+
+
+def _activation_layer(context: _Context, problems: _LayerProblems) -> None:
+    activation = _activation(context.layer.activation, problems)
+    if activation.softmax:
+        context.emit(Op.SOFTMAX)
+    elif activation.relu:
+        context.emit(
+            Op.RELU, relu=True, relu_layer=context.name, relu_max=activation.relu_max
+        )
+    else:
+        context.result = context.inputs[0]
+
+
+def _softmax(context: _Context, problems: _LayerProblems) -> None:
+    axis = context.layer.axis
+    problems.unless(axis in (-1, len(context.shape)), "axis", axis, "-1")
+    context.emit(Op.SOFTMAX)
+
+
+def _add(context: _Context, problems: _LayerProblems) -> None:
+    shapes = [context.input_shape(i) for i in range(len(context.inputs))]
+    if any(shape != shapes[0] for shape in shapes):
+        problems.add(f"input shapes {shapes} differ; adding with broadcast is not supported")
+        return
+    # The kernel adds two tensors: more become a chain.
+    total = context.inputs[0]
+    for i, tensor in enumerate(context.inputs[1:], start=1):
+        last = i == len(context.inputs) - 1
+        name = context.name if last else context.derived_name(str(i))
+        context.emit(Op.ADD, name=name, inputs=(total, tensor), output=name)
+        total = name
+
+
+def _concatenate(context: _Context, problems: _LayerProblems) -> None:
+    axis = context.layer.axis
+    problems.unless(
+        axis in (-1, len(context.shape)), "axis", axis, f"-1 or {len(context.shape)} (channels)"
+    )
+    context.emit(Op.CONCATENATE)
+
+
+def _pool(op: Op) -> Callable[[_Context, _LayerProblems], None]:
+    def handle(context: _Context, problems: _LayerProblems) -> None:
+        layer = context.layer
+        window = _window(context, problems, layer.pool_size, layer.strides, layer.padding)
+        context.emit(op, window=window)
+
+    return handle
+
+
+def _global_pool(op: Op) -> Callable[[_Context, _LayerProblems], None]:
+    def handle(context: _Context, problems: _LayerProblems) -> None:
+        size = context.input_shape()[:2]
+        window = _window(context, problems, size, size, "valid")
+        context.emit(op, window=window)
+
+    return handle
+
+
+def _reshape(context: _Context, problems: _LayerProblems) -> None:
+    data_format = getattr(context.layer, "data_format", "channels_last")
+    problems.unless(data_format == "channels_last", "data_format", data_format, "channels_last")
+    context.emit(Op.RESHAPE)
+
+
+def _zero_padding(context: _Context, problems: _LayerProblems) -> None:
+    layer = context.layer
+    problems.unless(
+        layer.data_format == "channels_last", "data_format", layer.data_format, "channels_last"
+    )
+    (top, bottom), (left, right) = layer.padding
+    context.emit(Op.PAD, padding=(top, bottom, left, right))
+
+
+_HANDLERS: dict[str, Callable[[_Context, _LayerProblems], None]] = {
+    "Conv2D": _conv2d,
+    "DepthwiseConv2D": _depthwise_conv2d,
+    "SeparableConv2D": _separable_conv2d,
+    "Dense": _dense,
+    "ReLU": _relu,
+    "Activation": _activation_layer,
+    "Softmax": _softmax,
+    "Add": _add,
+    "Concatenate": _concatenate,
+    "AveragePooling2D": _pool(Op.AVERAGE_POOL),
+    "MaxPooling2D": _pool(Op.MAX_POOL),
+    "GlobalAveragePooling2D": _global_pool(Op.AVERAGE_POOL),
+    "GlobalMaxPooling2D": _global_pool(Op.MAX_POOL),
+    "Flatten": _reshape,
+    "Reshape": _reshape,
+    "ZeroPadding2D": _zero_padding,
+    **dict.fromkeys(_BATCH_NORM_LAYERS, _batch_norm),
+}
+
+
+# -- fusion -----------------------------------------------------------------------------------
+
+#: Ops whose kernel can apply a ReLU: saturating at a zero point of 0 does it.
+_RELU_HOSTS = WEIGHTED_OPS | {Op.BATCH_NORM, Op.ADD, Op.CONCATENATE, Op.AVERAGE_POOL}
+_WINDOWED = (Op.CONV2D, Op.DEPTHWISE_CONV2D)
+
+
+def _fuse(calls: list[_Call], output: str) -> list[_Call]:
+    """Fuses batch norms and ReLUs into the call before them, zero padding into the window after."""
+    consumers: dict[str, list[_Call]] = {}
+    for call in calls:
+        for tensor in call.inputs:
+            consumers.setdefault(tensor, []).append(call)
+
+    def only_consumer(call: _Call, op: Op) -> _Call | None:
+        """The one reader of the call's output if it is an `op`; the network's end reads too."""
+        readers = consumers.get(call.output, [])
+        if call.output != output and len(readers) == 1 and readers[0].op is op:
+            return readers[0]
+        return None
+
+    gone: set[int] = set()
+    for call in calls:
+        if id(call) in gone:
+            continue
+        if call.op in WEIGHTED_OPS and not call.relu:
+            follower = only_consumer(call, Op.BATCH_NORM)
+            if follower is not None:
+                call.weights = replace(call.weights, batch_norm=follower.weights.batch_norm)
+                call.batch_norm, call.output = follower.name, follower.output
+                gone.add(id(follower))
+        if call.op in _RELU_HOSTS and not call.relu:
+            follower = only_consumer(call, Op.RELU)
+            if follower is not None:
+                call.relu, call.relu_layer = True, follower.relu_layer
+                call.relu_max, call.output = follower.relu_max, follower.output
+                gone.add(id(follower))
+    # Backwards, so that a padding before a padding folds too.
+    for call in reversed(calls):
+        readers = consumers.get(call.output, [])
+        if call.op is Op.PAD and call.output != output and all(map(_takes(call), readers)):
+            for reader in readers:
+                sums = zip(reader.window.padding, call.padding, strict=True)
+                reader.window = replace(reader.window, padding=tuple(a + b for a, b in sums))
+                reader.inputs = call.inputs
+            consumers[call.inputs[0]] = [
+                c for c in consumers[call.inputs[0]] if c is not call
+            ] + readers
+            gone.add(id(call))
+    return [call for call in calls if id(call) not in gone]
+
+
+def _takes(pad: _Call) -> Callable[[_Call], bool]:
+    """Whether a call can fold `pad` into its window: each window must still see the image."""
+
+    def check(reader: _Call) -> bool:
+        if reader.op not in _WINDOWED:
+            return False
+        rows, columns = reader.window.kernel
+        top, bottom, left, right = (
+            a + b for a, b in zip(reader.window.padding, pad.padding, strict=True)
+        )
+        return max(top, bottom) < rows and max(left, right) < columns
+
+    return check
+
+
+def _graph(reader: _Reader, calls: Iterable[_Call]) -> Graph:
+    nodes: list[Node] = []
+    signed = {reader.input: True}
+    for call in calls:
+        nodes.append(
+            Node(
+                name=call.name,
+                op=call.op,
+                inputs=call.inputs,
+                output=call.output,
+                window=call.window,
+                padding=call.padding,
+                batch_norm=call.batch_norm,
+                relu=call.relu,
+                relu_layer=call.relu_layer,
+                relu_max=call.relu_max,
+                use_bias=call.weights is not None and call.weights.bias is not None,
+            )
+        )
+        signed[call.output] = _signed(call, [signed[i] for i in call.inputs])
+    tensors = {name: TensorSpec(name, reader.shapes[name], s) for name, s in signed.items()}
+    return Graph(reader.input, reader.output, tuple(nodes), tensors)
+
+
+def _signed(call: _Call, inputs: list[bool]) -> bool:
+    """Whether the output may hold negative values."""
+    if call.relu or call.op is Op.SOFTMAX:
+        return False
+    if call.op in WEIGHTED_OPS or call.op is Op.BATCH_NORM:
+        return True
+    return any(inputs)

@@ -65,8 +65,8 @@ class Unwrapped:
     variables: Mapping[str, Any] = field(default_factory=dict)
 
 
-#: Looks behind a framework's wrapper; None means "identity at inference".
-Unwrap = Callable[[tf_keras.layers.Layer], Unwrapped | None]
+#: Looks behind a framework's wrapper.
+Unwrap = Callable[[tf_keras.layers.Layer], Unwrapped]
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class _Reader:
             name = f"{prefix}_{layer.name}" if prefix else layer.name
             return self._walk(layer, [i or "" for i in inputs], name)
         unwrapped = self.unwrap(layer)
-        if unwrapped is None or type(unwrapped.layer).__name__ in _IDENTITY_LAYERS:
+        if type(unwrapped.layer).__name__ in _IDENTITY_LAYERS:
             return [inputs[0] or ""]
         inner = unwrapped.layer
         name = self._unique(inner.name, prefix)

@@ -11,10 +11,12 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, singledispatch
+from typing import Any
 
 import numpy as np
 
+from tfmix.errors import TfmixError
 from tfmix.ir.quant import packed_size
 
 
@@ -244,3 +246,17 @@ class Graph:
             return 0
         rows, columns, _ = self.hwc(node.output)
         return rows * columns * self.weight_elements(node)
+
+
+@singledispatch
+def as_graph(model: Any) -> Graph:
+    """The graph of whatever describes a network: a Graph, or a model of a framework whose reader
+    has registered itself here. TfmixError for anything else."""
+    raise TfmixError(
+        f"{type(model).__module__}.{type(model).__name__} is neither a tf_keras.Model nor a Graph"
+    )
+
+
+@as_graph.register
+def _(model: Graph) -> Graph:
+    return model

@@ -1,0 +1,197 @@
+"""Builds the fake-quant model, and finds its quantizers again."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from tfmix.errors import TfmixError
+from tfmix.fakequant._tfmot import (
+    QuantizeWrapper,
+    quantize_annotate_layer,
+    quantize_apply,
+)
+from tfmix.fakequant.quantizers import ActivationQuantizer, MinMaxWeightQuantizer
+from tfmix.fakequant.rebuild import build_float
+from tfmix.fakequant.scheme import PREFIX, MixedPrecisionConfig, MixedPrecisionScheme
+from tfmix.frontend.keras import KerasNetwork, Unwrapped, read
+from tfmix.ir.graph import Graph, Node, Op, as_graph
+from tfmix.policy.policy import QuantizationPolicy
+
+
+@dataclass(frozen=True)
+class BoundQuantizer:
+    """A quantizer with the variables that one layer holds for it, and for weights the kernel."""
+
+    quantizer: Any
+    variables: Mapping[str, tf.Variable]
+    kernel: tf.Variable | None = None
+
+
+@dataclass(frozen=True)
+class Quantizers:
+    """All quantizers of a fake-quant model: weights by node name, activations by tensor name."""
+
+    weights: Mapping[str, BoundQuantizer]
+    activations: Mapping[str, BoundQuantizer]
+
+
+# -- building ---------------------------------------------------------------------------------
+
+
+def apply(network: KerasNetwork, *, per_channel: bool) -> tf_keras.Model:
+    """The fake-quant model of `network`, all bits at 8, activation ranges not yet known."""
+    model = build_float(network, input_carrier=_input_carrier(network.graph))
+    configs = _plan(network.graph, per_channel)
+
+    def annotate(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
+        return quantize_annotate_layer(layer) if layer.name in configs else layer
+
+    annotated = tf_keras.models.clone_model(model, clone_function=annotate)
+    return _as_loaded(quantize_apply(annotated, MixedPrecisionScheme(configs), PREFIX))
+
+
+def _input_carrier(graph: Graph) -> str:
+    """Name of the layer behind the input that does nothing but carry the input's quantizer."""
+    return f"{graph.input}_quantizer"
+
+
+def _plan(graph: Graph, per_channel: bool) -> dict[str, MixedPrecisionConfig]:
+    """Layer name -> config, for each layer of the normal form that is quantized."""
+    parts: dict[str, dict[str, Any]] = {
+        # The input's range is a fact of the data, not something to learn.
+        _input_carrier(graph): {
+            "output_quantizer": ActivationQuantizer(signed=True, trainable=False)
+        }
+    }
+    for node in graph.nodes:
+        if node in graph.weighted_nodes:
+            depthwise = node.op is Op.DEPTHWISE_CONV2D
+            parts.setdefault(node.name, {}).update(
+                kernel="depthwise_kernel" if depthwise else "kernel",
+                weight_quantizer=MinMaxWeightQuantizer(per_channel, depthwise),
+            )
+        if node.output in graph.quantized_tensors:
+            # A layer of the normal form has the name of the tensor it gives.
+            parts.setdefault(node.output, {})["output_quantizer"] = ActivationQuantizer(
+                signed=graph.tensors[node.output].signed,
+                maximum=node.relu_max if node.relu else None,
+            )
+    return {name: MixedPrecisionConfig(**settings) for name, settings in parts.items()}
+
+
+def _as_loaded(model: tf_keras.Model) -> tf_keras.Model:
+    """The same model as if loaded from a file.
+
+    A tfmot wrapper lists its variables in one order around a layer that was built before, and in
+    another around one built with it, as when a file is loaded; weights are stored by order. So the
+    model is made anew from its configuration here: then it and all that is loaded agree.
+    """
+    fresh = tf_keras.Model.from_config(model.get_config())
+    for old, new in zip(model.layers, fresh.layers, strict=True):
+        pairs = [(old.weights, new.weights)]
+        if isinstance(old, QuantizeWrapper):
+            # Quantizers hold their initial values still; the kernel is the wrapper's.
+            pairs = [(old.layer.weights, new.layer.weights)]
+            pairs += [
+                ([a[0]], [b[0]]) for a, b in zip(old._weight_vars, new._weight_vars, strict=True)
+            ]
+        for sources, targets in pairs:
+            for source, target in zip(sources, targets, strict=True):
+                target.assign(source)
+    return fresh
+
+
+# -- finding ----------------------------------------------------------------------------------
+
+
+def unwrap(layer: tf_keras.layers.Layer) -> Unwrapped:
+    """Looks behind tfmot's wrappers, for `frontend.keras.read`."""
+    if isinstance(layer, QuantizeWrapper):
+        kernel = getattr(layer.quantize_config, "kernel", None)
+        # While the wrapper runs, the layer's own attribute holds the fake-quantized tensor.
+        variables = {kernel: layer._weight_vars[0][0]} if kernel else {}
+        return Unwrapped(layer.layer, variables)
+    return Unwrapped(layer)
+
+
+def is_quantized(model: Any) -> bool:
+    """Whether `model` is a fake-quant model of ours."""
+    return isinstance(model, tf_keras.Model) and any(
+        isinstance(getattr(layer, "quantize_config", None), MixedPrecisionConfig)
+        for layer in model.layers
+    )
+
+
+def require_quantized(model: Any) -> None:
+    if not is_quantized(model):
+        raise TfmixError(
+            f"{getattr(model, 'name', model)!r} is not a fake-quant model; "
+            "make one with tfmix.quantize_model(model, budget)"
+        )
+
+
+_graphs: weakref.WeakKeyDictionary[tf_keras.Model, Graph] = weakref.WeakKeyDictionary()
+
+
+@as_graph.register
+def graph_of(model: tf_keras.Model) -> Graph:
+    """The graph of a float or fake-quant model; UnsupportedModelError where it cannot be read."""
+    if not is_quantized(model):
+        return read(model).graph  # it may still change
+    if model not in _graphs:
+        _graphs[model] = read(model, unwrap).graph
+    return _graphs[model]
+
+
+def quantizers_of(model: tf_keras.Model) -> Quantizers:
+    """Every quantizer of a fake-quant model, in execution order."""
+    graph = graph_of(model)
+    weights: dict[str, BoundQuantizer] = {}
+    activations: dict[str, BoundQuantizer] = {}
+    for layer in model.layers:
+        if isinstance(layer, QuantizeWrapper):
+            name = layer.layer.name
+            for kernel, quantizer, variables in layer._weight_vars:
+                weights[name] = BoundQuantizer(quantizer, variables, kernel)
+            if layer._output_quantizers:
+                tensor = graph.input if name == _input_carrier(graph) else name
+                activations[tensor] = BoundQuantizer(
+                    layer._output_quantizers[0], layer._output_quantizer_vars
+                )
+    return Quantizers(
+        {node.name: weights[node.name] for node in graph.weighted_nodes},
+        {tensor: activations[tensor] for tensor in graph.quantized_tensors},
+    )
+
+
+# -- policy -----------------------------------------------------------------------------------
+
+
+def get_policy(model: tf_keras.Model) -> QuantizationPolicy:
+    """The bits now set in a fake-quant model."""
+    require_quantized(model)
+    quantizers = quantizers_of(model)
+    return QuantizationPolicy(
+        {name: int(q.variables["bits"]) for name, q in quantizers.weights.items()},
+        {name: int(q.variables["bits"]) for name, q in quantizers.activations.items()},
+    )
+
+
+def set_policy(model: tf_keras.Model, policy: QuantizationPolicy) -> None:
+    """Sets the bits of a fake-quant model. Nothing is retraced: bits are variables.
+
+    Raises TfmixError, and changes nothing, where the policy is not one of this network.
+    """
+    require_quantized(model)
+    policy.validate(graph_of(model))
+    quantizers = quantizers_of(model)
+    for name, bits in policy.weight_bits.items():
+        quantizers.weights[name].variables["bits"].assign(bits)
+    for name, bits in policy.activation_bits.items():
+        quantizers.activations[name].variables["bits"].assign(bits)

@@ -1,0 +1,127 @@
+"""Activation ranges from data: one pass of the float network over a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from tfmix.errors import CalibrationError
+from tfmix.fakequant.apply import Quantizers, quantizers_of, require_quantized, unwrap
+from tfmix.fakequant.quantizers import mse_ranges
+from tfmix.fakequant.rebuild import build_float
+from tfmix.frontend.keras import KerasNetwork, read
+from tfmix.ir.graph import Graph
+from tfmix.ir.quant import BIT_WIDTHS
+
+#: Values of each tensor that the search for the best range looks at.
+SAMPLED_VALUES = 1 << 15
+#: Samples used where more are given.
+MAX_SAMPLES = 1024
+_BATCH = 32
+
+
+def calibrate(model: tf_keras.Model, data: Any, *, seed: int = 0) -> None:
+    """Sets the activation ranges of a fake-quant model from `data`.
+
+    For each tensor and each bit-width the range of least mean squared error is taken, from the
+    float network's values; the input keeps its full range.
+
+    Args:
+      data: inputs as the network takes them: an array [n, ...], a tf.data.Dataset or any iterable
+        of batches; labels beside the inputs are ignored. Up to 1,024 samples are used.
+      seed: chooses which values of large tensors are looked at.
+
+    Raises CalibrationError where the data is empty, of a wrong shape, or not finite.
+    """
+    require_quantized(model)
+    set_ranges(read(model, unwrap), quantizers_of(model), data, seed)
+
+
+def set_ranges(network: KerasNetwork, quantizers: Quantizers, data: Any, seed: int) -> None:
+    """As `calibrate`, for a network already read."""
+    graph = network.graph
+    observed = _observe(build_float(network), graph, batches(data, graph), seed)
+    for tensor, (low, high, values) in observed.items():
+        bound = quantizers.activations[tensor]
+        quantizer = bound.quantizer
+        if tensor == graph.input:
+            lows, highs = [low] * len(BIT_WIDTHS), [high] * len(BIT_WIDTHS)
+            if low == high:  # an image of one colour, zero
+                highs = [1.0] * len(BIT_WIDTHS)
+        else:
+            lows, highs = mse_ranges(
+                tf.constant(values), low, high, quantizer.signed, quantizer.maximum
+            )
+        quantizer.set_ranges(bound.variables, lows, highs)
+
+
+def _observe(
+    model: tf_keras.Model, graph: Graph, data: Iterable[np.ndarray], seed: int
+) -> dict[str, tuple[float, float, np.ndarray]]:
+    """Tensor -> (least value or 0, greatest value or 0, a sample of its values), in float."""
+    names = graph.quantized_tensors
+    outputs = [model.get_layer(name).output for name in names]
+    forward = tf.function(tf_keras.Model(model.inputs, outputs), reduce_retracing=True)
+    rng = np.random.default_rng(seed)
+    low, high = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    samples: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    per_batch = max(SAMPLED_VALUES * _BATCH // MAX_SAMPLES, 1)
+    for batch in data:
+        tensors = forward(tf.constant(batch))
+        for name, tensor in zip(names, tf.nest.flatten(tensors), strict=True):
+            flat = tensor.numpy().reshape(-1)
+            low[name] = min(low[name], float(flat.min()))
+            high[name] = max(high[name], float(flat.max()))
+            # The first batches give more, so that small data sets give a full sample too.
+            held = sum(map(len, samples[name]))
+            count = min(max(per_batch, (SAMPLED_VALUES - held) // 4), SAMPLED_VALUES - held)
+            samples[name].append(flat[rng.integers(0, flat.size, min(count, flat.size))])
+    if not np.isfinite(list(low.values()) + list(high.values())).all():
+        bad = next(n for n in names if not np.isfinite([low[n], high[n]]).all())
+        raise CalibrationError(f"{bad}: the float network gives NaN or infinite values here")
+    return {n: (low[n], high[n], np.concatenate(samples[n])) for n in names}
+
+
+def batches(data: Any, graph: Graph) -> Iterator[np.ndarray]:
+    """Float32 batches [<= 32, *input shape] of up to MAX_SAMPLES samples, each one checked."""
+    shape = graph.tensors[graph.input].shape
+    taken = 0
+    for chunk in _chunks(data):
+        x = np.asarray(chunk)
+        if x.shape[1:] != shape or x.ndim != len(shape) + 1:
+            raise CalibrationError(
+                f"calibration data of shape {x.shape}; {graph.input} takes (n, "
+                f"{', '.join(map(str, shape))})"
+            )
+        if x.dtype.kind not in "fiub":
+            raise CalibrationError(f"calibration data of dtype {x.dtype}; numbers are needed")
+        x = x[: MAX_SAMPLES - taken].astype(np.float32)
+        if not np.isfinite(x).all():
+            raise CalibrationError("calibration data holds NaN or infinite values")
+        taken += len(x)
+        for start in range(0, len(x), _BATCH):
+            yield x[start : start + _BATCH]
+        if taken >= MAX_SAMPLES:
+            return
+    if not taken:
+        raise CalibrationError("calibration data is empty; a few hundred typical inputs are needed")
+
+
+def _chunks(data: Any) -> Iterator[Any]:
+    """Input arrays from an array, (x, y), a tf.data.Dataset or an iterable of either."""
+    if isinstance(data, tuple) and len(data) in (2, 3):
+        data = data[0]
+    if isinstance(data, (np.ndarray, tf.Tensor)):
+        yield data
+        return
+    if not isinstance(data, Iterable):
+        raise CalibrationError(
+            f"calibration data of type {type(data).__name__}; an array, a tf.data.Dataset or an "
+            "iterable of batches is needed"
+        )
+    for item in data:
+        yield item[0] if isinstance(item, (tuple, list)) else item

@@ -1,0 +1,113 @@
+"""tfmot glue: the QuantizeConfig of a layer, and the scheme that hands it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tf_keras
+
+from tfmix.fakequant._tfmot import (
+    QuantizeConfig,
+    QuantizeLayoutTransform,
+    Quantizer,
+    QuantizeRegistry,
+    QuantizeScheme,
+    QuantizeWrapperV2,
+)
+
+#: Name prefix of wrapped layers.
+PREFIX = "quant_"
+
+# tfmot leaves its wrapper to `tfmot.quantization.keras.quantize_scope`. A model of ours loads with
+# plain `tf_keras.models.load_model`, as a model of stock layers does.
+tf_keras.utils.get_custom_objects()["QuantizeWrapperV2"] = QuantizeWrapperV2
+
+
+@tf_keras.utils.register_keras_serializable(package="tfmix")
+class MixedPrecisionConfig(QuantizeConfig):
+    """What is quantized in one layer: its weight tensor, its output, or both.
+
+    Args:
+      kernel: attribute that holds the weight tensor ("kernel", "depthwise_kernel"), or None.
+      weight_quantizer: quantizer of that tensor.
+      output_quantizer: quantizer of the layer's output, or None.
+    """
+
+    def __init__(
+        self,
+        kernel: str | None = None,
+        weight_quantizer: Quantizer | None = None,
+        output_quantizer: Quantizer | None = None,
+    ):
+        self.kernel = kernel
+        self.weight_quantizer = weight_quantizer
+        self.output_quantizer = output_quantizer
+
+    def get_weights_and_quantizers(self, layer: Any) -> list:
+        if self.kernel is None:
+            return []
+        return [(getattr(layer, self.kernel), self.weight_quantizer)]
+
+    def get_activations_and_quantizers(self, layer: Any) -> list:
+        return []  # outputs are quantized whole, after the activation
+
+    def set_quantize_weights(self, layer: Any, quantize_weights: list) -> None:
+        if quantize_weights:
+            setattr(layer, self.kernel, quantize_weights[0])
+
+    def set_quantize_activations(self, layer: Any, quantize_activations: list) -> None:
+        pass
+
+    def get_output_quantizers(self, layer: Any) -> list:
+        return [] if self.output_quantizer is None else [self.output_quantizer]
+
+    def get_config(self) -> dict[str, Any]:
+        def serialize(quantizer):
+            return quantizer and tf_keras.utils.legacy.serialize_keras_object(quantizer)
+
+        return {
+            "kernel": self.kernel,
+            "weight_quantizer": serialize(self.weight_quantizer),
+            "output_quantizer": serialize(self.output_quantizer),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> MixedPrecisionConfig:
+        def deserialize(quantizer):
+            return quantizer and tf_keras.utils.legacy.deserialize_keras_object(quantizer)
+
+        return cls(
+            config["kernel"],
+            deserialize(config["weight_quantizer"]),
+            deserialize(config["output_quantizer"]),
+        )
+
+
+class MixedPrecisionScheme(QuantizeScheme):
+    """Gives each annotated layer the config planned for it, and changes no layer."""
+
+    def __init__(self, configs: Mapping[str, MixedPrecisionConfig]):
+        self._configs = configs
+
+    def get_layout_transformer(self) -> QuantizeLayoutTransform:
+        return _KeepLayout()
+
+    def get_quantize_registry(self) -> QuantizeRegistry:
+        return _Planned(self._configs)
+
+
+class _KeepLayout(QuantizeLayoutTransform):
+    def apply(self, model: Any, layer_quantize_map: dict) -> tuple[Any, dict]:
+        return model, layer_quantize_map
+
+
+class _Planned(QuantizeRegistry):
+    def __init__(self, configs: Mapping[str, MixedPrecisionConfig]):
+        self._configs = configs
+
+    def supports(self, layer: Any) -> bool:
+        return layer.name in self._configs
+
+    def get_quantize_config(self, layer: Any) -> MixedPrecisionConfig:
+        return self._configs[layer.name]

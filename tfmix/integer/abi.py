@@ -9,8 +9,12 @@ integer, so there is no padding to agree on.
 from __future__ import annotations
 
 import ctypes
+import re
+from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
+from tfmix.errors import FormatError
 from tfmix.integer.model import WEIGHTED_KERNELS, Kernel
 from tfmix.ir.quant import BIT_WIDTHS
 
@@ -37,9 +41,7 @@ _WINDOW = (
 class ConvParams(_Struct):
     """conv2d and depthwise_conv2d. depth multiplier = output_channels / input_channels."""
 
-    _fields_ = _fields(
-        _WINDOW + "input_zero_point output_zero_point left_shift multiplier_count"
-    )
+    _fields_ = _fields(_WINDOW + "input_zero_point output_zero_point left_shift multiplier_count")
 
 
 class FullyConnectedParams(_Struct):
@@ -130,7 +132,7 @@ def all_variants() -> tuple[str, ...]:
     """Every variant there is; kernels/src/variants.inc stamps out exactly these."""
     names = []
     for kernel in Kernel:
-        for a, b, w, o, pc in product(BIT_WIDTHS, BIT_WIDTHS, BIT_WIDTHS, BIT_WIDTHS, (True, False)):
+        for a, b, w, o, pc in product(*[BIT_WIDTHS] * 4, (True, False)):
             if kernel is Kernel.SOFTMAX and (a, o) != (8, 8):
                 continue
             names.append(
@@ -139,3 +141,35 @@ def all_variants() -> tuple[str, ...]:
                 )
             )
     return tuple(dict.fromkeys(names))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What the name of a variant says; None where it says nothing."""
+
+    kernel: Kernel
+    a: int | None
+    b: int | None
+    weight_bits: int | None
+    output_bits: int | None
+    per_channel: bool | None
+
+
+_VARIANT = re.compile(
+    rf"({'|'.join(kernel.value for kernel in Kernel)})_"
+    r"(?:a(\d))?(?:b(\d))?(?:w(\d))?(?:o(\d))?(?:_(pc|pl))?"
+)
+
+
+@cache
+def _variant_set() -> frozenset[str]:
+    return frozenset(all_variants())
+
+
+def parse_variant(name: str) -> Variant:
+    """Inverse of `variant_name`. FormatError if there is no such variant."""
+    if name not in _variant_set():
+        raise FormatError(f"there is no kernel variant {name!r}")
+    kernel, *bits, flavour = _VARIANT.fullmatch(name).groups()
+    a, b, w, o = (int(digit) if digit else None for digit in bits)
+    return Variant(Kernel(kernel), a, b, w, o, flavour and flavour == "pc")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -32,6 +32,31 @@ class Kernel(str, enum.Enum):
 
 
 WEIGHTED_KERNELS = frozenset({Kernel.CONV2D, Kernel.DEPTHWISE_CONV2D, Kernel.FULLY_CONNECTED})
+#: Kernels that slide a `Window` over their input.
+WINDOW_KERNELS = frozenset(
+    {Kernel.CONV2D, Kernel.DEPTHWISE_CONV2D, Kernel.AVERAGE_POOL, Kernel.MAX_POOL}
+)
+
+
+def used_padding(size: int, kernel: int, stride: int, before: int, output: int) -> int:
+    """Padding after the image that `output` windows along one axis reach: never negative.
+
+    size: of the image; before: padding before it.
+    """
+    return max(0, (output - 1) * stride + kernel - size - before)
+
+
+def canonical_window(window: Window, height: int, width: int) -> Window:
+    """`window` over a height x width image, its bottom and right padding cut to what it reaches.
+
+    The windows of an `IntegerNode` are canonical, so that one computation has one description:
+    a ZeroPadding2D may add rows that no window gets to. Kernels see only top and left.
+    """
+    rows, columns = window.output_size(height, width)
+    top, _, left, _ = window.padding
+    bottom = used_padding(height, window.kernel[0], window.strides[0], top, rows)
+    right = used_padding(width, window.kernel[1], window.strides[1], left, columns)
+    return replace(window, padding=(top, bottom, left, right))
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +130,7 @@ class IntegerNode(_ArrayFields):
     """One kernel call. (rows, columns, channels) of each input and of the output are the node's
     own view: a reshape between two nodes leaves no trace but these.
 
-    window:   conv2d, depthwise_conv2d, average_pool, max_pool
+    window:   conv2d, depthwise_conv2d, average_pool, max_pool; see `canonical_window`
     padding:  pad: (top, bottom, left, right)
     weights:  conv2d, depthwise_conv2d, fully_connected
     rescales: requantize and average_pool: one; concatenate: one per input

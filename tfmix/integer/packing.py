@@ -7,6 +7,8 @@ zero. docs/format.md shows it byte by byte; kernels/src/packing.h is its twin in
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from tfmix.errors import FormatError
@@ -78,7 +80,7 @@ def parse_constants_block(
     left_shift: int,
 ) -> IntegerWeights:
     """Inverse of `constants_block`. `shape` is that of IntegerWeights.values."""
-    elements = int(np.prod(shape))
+    elements = math.prod(shape)
     zero_points = channels if per_channel else 1
     expected = constants_size(elements, bits, channels, multipliers, zero_points)
     if len(block) != expected:

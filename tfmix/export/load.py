@@ -1,0 +1,235 @@
+"""`.tflite` -> IntegerModel: the inverse of `export_model`, for files nobody can vouch for.
+
+Two gates: the bytes must be the flatbuffer they claim to be (`tflite.read`), and the model they
+describe must be one that the kernels can run blind (`check_model`). Between them every fact that
+the file holds twice is compared.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from tfmix.errors import FormatError, TfmixError
+from tfmix.export import tflite
+from tfmix.export.flatbuffer import ARENA_METADATA, NOT_IN_ARENA
+from tfmix.export.options import OP_PREFIX, Header, parse_op_name, unpack
+from tfmix.export.shapes import packed_shape, shape_of_view
+from tfmix.integer import abi
+from tfmix.integer.lower import KernelCall, lift, lower, output_quant, params_size
+from tfmix.integer.model import (
+    WEIGHTED_KERNELS,
+    IntegerModel,
+    IntegerNode,
+    IntegerTensor,
+    Kernel,
+)
+from tfmix.integer.validate import check_model
+from tfmix.ir.graph import FIXED_BITS
+from tfmix.ir.quant import QuantParams
+from tfmix.policy.cost.arena import ALIGNMENT
+
+
+def load(path: str | os.PathLike[str]) -> IntegerModel:
+    """The model that `export_model` wrote to `path`.
+
+    FormatError, naming the file, what was found and what was expected, if it cannot be read, is
+    truncated, damaged, foreign, or of a newer format version.
+    """
+    try:
+        return deserialize(Path(path).read_bytes())
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
+    except TfmixError as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+def deserialize(data: bytes) -> IntegerModel:
+    """Inverse of `serialize`. TfmixError if `data` is no such file."""
+    file = tflite.read(data)
+    _check_ours(file)
+    _check_arena(file)
+    return _Loader(file).model()
+
+
+def _check_ours(file: tflite.TfliteModel) -> None:
+    foreign = {op.custom_code for op in file.operators if not op.custom_code.startswith(OP_PREFIX)}
+    if foreign or not file.operators:
+        found = ", ".join(sorted(foreign)[:5]) or "none"
+        raise FormatError(f"not written by tfmix: operators {found}, {OP_PREFIX}... expected")
+    for what, indices in (("inputs", file.inputs), ("outputs", file.outputs)):
+        if len(indices) != 1:
+            raise FormatError(f"{len(indices)} {what}, 1 expected")
+    for tensor in file.tensors:
+        if tensor.type != tflite.UINT8:
+            raise FormatError(
+                f"tensor {tensor.name!r} is of TFLite type {tensor.type}, "
+                f"{tflite.UINT8} (uint8) expected"
+            )
+
+
+def _check_arena(file: tflite.TfliteModel) -> None:
+    """The memory plan has an aligned place for every activation, and none for the constants."""
+    raw = file.metadata.get(ARENA_METADATA)
+    if raw is None:
+        raise FormatError(f"no metadata {ARENA_METADATA!r}")
+    numbers = np.frombuffer(raw[: len(raw) // 4 * 4], "<i4").tolist()
+    offsets = numbers[3:]
+    if len(raw) % 4 or len(numbers) < 3 or not numbers[2] == len(offsets) == len(file.tensors):
+        raise FormatError(
+            f"{ARENA_METADATA} of {len(raw)} bytes does not list {len(file.tensors)} tensors"
+        )
+    for tensor, offset in zip(file.tensors, offsets, strict=True):
+        if tensor.data is not None:
+            valid = offset == NOT_IN_ARENA
+        else:
+            valid = offset >= 0 and offset % ALIGNMENT == 0
+        if not valid:
+            raise FormatError(f"{ARENA_METADATA}: tensor {tensor.name!r} at offset {offset}")
+
+
+class _Loader:
+    """Rebuilds tensors in the order in which operators write them."""
+
+    def __init__(self, file: tflite.TfliteModel):
+        self._file = file
+        self._names: dict[int, str] = {}  # activations defined so far, by index
+        self._tensors: dict[str, IntegerTensor] = {}
+        self._calls: list[KernelCall] = []
+
+    def model(self) -> IntegerModel:
+        file = self._file
+        self._define_input(file.inputs[0])
+        nodes = []
+        for position, operator in enumerate(file.operators):
+            try:
+                nodes.append(self._node(operator))
+            except TfmixError as error:
+                raise FormatError(f"operator {position}: {error}") from error
+        output = self._activation(file.outputs[0])
+        model = IntegerModel(
+            input=self._names[file.inputs[0]],
+            output=output,
+            input_shape=file.tensors[file.inputs[0]].shape[1:],
+            output_shape=file.tensors[file.outputs[0]].shape[1:],
+            tensors=self._tensors,
+            nodes=tuple(nodes),
+        )
+        check_model(model)
+        self._check_duplicates(model)
+        return model
+
+    def _define_input(self, index: int) -> None:
+        raw = self._raw(index)
+        if raw.data is not None or raw.quantization is None or raw.shape[:1] != (1,):
+            raise FormatError(
+                f"input {raw.name!r}, shape {raw.shape}: an activation of batch 1 with a scale "
+                "and a zero point expected"
+            )
+        quant = QuantParams(raw.quantization.scale, raw.quantization.zero_point, FIXED_BITS)
+        self._define(index, IntegerTensor(raw.name, raw.shape[1:], quant))
+
+    def _node(self, operator: tflite.Operator) -> IntegerNode:
+        variant_name = parse_op_name(operator.custom_code)
+        variant = abi.parse_variant(variant_name)
+        header, rest = unpack(operator.options)
+        params, node_name = self._split(variant.kernel, rest)
+        if len(operator.outputs) != 1:
+            raise FormatError(f"{len(operator.outputs)} outputs, 1 expected")
+        output = self._raw(operator.outputs[0])
+
+        inputs, constants = operator.inputs, b""
+        node_name = node_name or output.name
+        if variant.kernel in WEIGHTED_KERNELS or variant.kernel is Kernel.SOFTMAX:
+            if not inputs:
+                raise FormatError("no inputs")
+            constant, inputs = self._raw(inputs[-1]), inputs[:-1]
+            node_name, constants = constant.name, constant.data
+            if constants is None or constant.shape != (len(constants),):
+                raise FormatError(
+                    f"constants {constant.name!r} of shape {constant.shape} and "
+                    f"{len(constants or b'')} bytes"
+                )
+        if not inputs:
+            raise FormatError("no inputs")
+        names = tuple(self._activation(index) for index in inputs)
+        call = KernelCall(
+            node=node_name,
+            variant=variant_name,
+            kernel=variant.kernel,
+            params=params,
+            constants=constants,
+            inputs=names,
+            output=output.name,
+        )
+        node = lift(call, header.plane)
+        self._define_output(operator.outputs[0], node, call, header)
+        self._calls.append(call)
+        return node
+
+    @staticmethod
+    def _split(kernel: Kernel, rest: bytes) -> tuple[bytes, str]:
+        """Bytes after the header -> (parameter struct, node name or "")."""
+        size = params_size(kernel, rest)
+        try:
+            return rest[:size], rest[size:].decode()
+        except UnicodeDecodeError as error:
+            raise FormatError(f"node name {rest[size:][:40]!r} is not UTF-8") from error
+
+    def _define_output(
+        self, index: int, node: IntegerNode, call: KernelCall, header: Header
+    ) -> None:
+        inputs = [self._tensors[name].quant for name in call.inputs]
+        quant = output_quant(call, header.output_scale, inputs)
+        shape = shape_of_view(node.output_shape, header.output_rank)
+        raw = self._raw(index)
+        if raw.data is not None:
+            raise FormatError(f"output {raw.name!r} is a constant")
+        if index == self._file.outputs[0]:
+            stored = raw.quantization
+            if stored != tflite.Quantization(quant.scale, quant.zero_point):
+                raise FormatError(f"output {raw.name!r}: {stored}, but the operator has {quant}")
+            if quant.bits != FIXED_BITS or raw.shape[:1] != (1,):
+                raise FormatError(
+                    f"output {raw.name!r} of {quant.bits} bits and shape {raw.shape}: "
+                    f"{FIXED_BITS} bits and batch 1 expected"
+                )
+        elif raw.shape != packed_shape(shape, quant.bits):
+            raise FormatError(
+                f"tensor {raw.name!r} of shape {raw.shape}, {packed_shape(shape, quant.bits)} "
+                "expected"
+            )
+        self._define(index, IntegerTensor(raw.name, shape, quant))
+
+    def _define(self, index: int, tensor: IntegerTensor) -> None:
+        if index in self._names or tensor.name in self._tensors:
+            raise FormatError(f"tensor {index}, {tensor.name!r}, is defined twice")
+        self._names[index] = tensor.name
+        self._tensors[tensor.name] = tensor
+
+    def _activation(self, index: int) -> str:
+        name = self._raw(index).name
+        if index not in self._names:
+            raise FormatError(f"tensor {index}, {name!r}, is read before it is written")
+        return name
+
+    def _raw(self, index: int) -> tflite.Tensor:
+        if not 0 <= index < len(self._file.tensors):
+            raise FormatError(f"tensor {index}, 0 to {len(self._file.tensors) - 1} expected")
+        return self._file.tensors[index]
+
+    def _check_duplicates(self, model: IntegerModel) -> None:
+        """What the structs repeat (zero points, bits, counts) says the same everywhere."""
+        for node, call in zip(model.nodes, self._calls, strict=True):
+            again = lower(node, model.tensors)
+            if again.variant != call.variant:
+                raise FormatError(f"{node.name}: {call.variant}, {again.variant} expected")
+            if again.params != call.params:
+                raise FormatError(
+                    f"{node.name}: parameters {call.params.hex()} contradict the tensors, "
+                    f"{again.params.hex()} expected"
+                )
+            if again.constants != call.constants:
+                raise FormatError(f"{node.name}: unused bits of the packed weights are not zero")

@@ -129,7 +129,7 @@ def variant_name(
 
 
 def all_variants() -> tuple[str, ...]:
-    """Every variant there is; kernels/src/variants.inc stamps out exactly these."""
+    """Every variant there is; kernels/include/tfmix/variants.inc stamps out exactly these."""
     names = []
     for kernel in Kernel:
         for a, b, w, o, pc in product(*[BIT_WIDTHS] * 4, (True, False)):

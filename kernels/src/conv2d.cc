@@ -1,0 +1,149 @@
+// conv2d: y = clamp(zero_point_y + requantize(sum x * (w - zero_point_w) + bias)).
+//
+// Four output pixels at a time: their windows are unpacked into four columns of int16 in scratch,
+// so that each unpacked weight serves four dot products and the input's bits matter nowhere else.
+#include <algorithm>
+#include <cstdint>
+
+#include "checks.h"
+#include "layer.h"
+#include "packing.h"
+#include "tfmix/kernels.h"
+#include "window.h"
+
+namespace tfmix {
+namespace {
+
+constexpr int32_t kPixels = 4;       // output pixels that share the unpacked weights
+constexpr int32_t kWeightRun = 96;   // weights unpacked at a time
+constexpr int32_t kChannelRun = 32;  // output channels staged before they are packed
+
+// One output pixel's window as int16, [kernel row][kernel column][input channel]; what lies outside
+// the image is the input's zero point.
+template <int kInputBits>
+void GatherColumn(const tfmix_conv_params& p, const uint8_t* input, int32_t output_row,
+                  int32_t output_column, int16_t* column) {
+  const WindowSpan rows = RowsOf(p, output_row);
+  const WindowSpan columns = ColumnsOf(p, output_column);
+  const int32_t channels = p.input_channels;
+  const int32_t row_size = p.kernel_width * channels;
+  const int32_t before = (columns.begin - columns.origin) * channels;
+  const int32_t inside = columns.Count() * channels;
+  const auto zero_point = static_cast<int16_t>(p.input_zero_point);
+  for (int32_t i = 0; i < p.kernel_height; ++i, column += row_size) {
+    const int32_t row = rows.origin + i;
+    if (!rows.Contains(row)) {
+      std::fill_n(column, row_size, zero_point);
+      continue;
+    }
+    std::fill_n(column, before, zero_point);
+    Unpack<kInputBits>(input, InputIndex(p, row, columns.begin), inside, 0, column + before);
+    std::fill_n(column + before + inside, row_size - before - inside, zero_point);
+  }
+}
+
+// sums[i] += columns[i] . weights over a run of `count` products; columns are `depth` apart.
+template <int kColumns>
+inline void Accumulate(const int16_t* columns, int32_t depth, const int16_t* weights, int32_t count,
+                       int32_t* sums) {
+  if constexpr (kColumns == 1) {
+    int32_t sum = 0;
+    for (int32_t k = 0; k < count; ++k) sum += columns[k] * weights[k];
+    sums[0] += sum;
+  } else {
+    const int16_t* x0 = columns;
+    const int16_t* x1 = x0 + depth;
+    const int16_t* x2 = x1 + depth;
+    const int16_t* x3 = x2 + depth;
+    int32_t sum0 = 0, sum1 = 0, sum2 = 0, sum3 = 0;
+    for (int32_t k = 0; k < count; ++k) {
+      sum0 += x0[k] * weights[k];
+      sum1 += x1[k] * weights[k];
+      sum2 += x2[k] * weights[k];
+      sum3 += x3[k] * weights[k];
+    }
+    sums[0] += sum0;
+    sums[1] += sum1;
+    sums[2] += sum2;
+    sums[3] += sum3;
+  }
+}
+
+// All output channels of kColumns consecutive pixels, of which the first begins at element
+// `output_index`.
+template <int kColumns, int kWeightBits, int kOutputBits, ZeroPoints kZeroPoints>
+void ComputePixels(const tfmix_conv_params& p,
+                   const Layer<kWeightBits, kOutputBits, kZeroPoints>& layer,
+                   const int16_t* columns, int32_t depth, int32_t output_index, uint8_t* output) {
+  uint8_t staged[kColumns][kChannelRun];
+  int16_t weights[kWeightRun];
+  for (int32_t begin = 0; begin < p.output_channels; begin += kChannelRun) {
+    const int32_t channels = std::min(kChannelRun, p.output_channels - begin);
+    for (int32_t c = 0; c < channels; ++c) {
+      const int32_t channel = begin + c;
+      int32_t sums[kColumns] = {};
+      for (int32_t k = 0; k < depth; k += kWeightRun) {
+        const int32_t count = std::min(kWeightRun, depth - k);
+        layer.UnpackWeights(channel * depth + k, count, layer.zero_point(channel), weights);
+        Accumulate<kColumns>(columns + k, depth, weights, count, sums);
+      }
+      for (int32_t i = 0; i < kColumns; ++i) staged[i][c] = layer.Output(channel, sums[i]);
+    }
+    for (int32_t i = 0; i < kColumns; ++i) {
+      Pack<kOutputBits>(staged[i], output_index + i * p.output_channels + begin, channels, output);
+    }
+  }
+}
+
+template <int kInputBits, int kWeightBits, int kOutputBits, ZeroPoints kZeroPoints>
+void Conv2d(const tfmix_conv_params& p, const uint8_t* input, const uint8_t* constants,
+            uint8_t* output, int16_t* columns) {
+  const int32_t depth = p.kernel_height * p.kernel_width * p.input_channels;
+  const int32_t pixels = p.output_height * p.output_width;
+  const Layer<kWeightBits, kOutputBits, kZeroPoints> layer(p, constants, p.output_channels,
+                                                           p.output_channels * depth);
+  ClearUnusedBits<kOutputBits>(pixels * p.output_channels, output);
+
+  int32_t row = 0, column = 0;
+  const auto gather_next = [&](int16_t* out) {
+    GatherColumn<kInputBits>(p, input, row, column, out);
+    if (++column == p.output_width) column = 0, ++row;
+  };
+  int32_t pixel = 0;
+  for (; pixel + kPixels <= pixels; pixel += kPixels) {
+    for (int32_t i = 0; i < kPixels; ++i) gather_next(columns + i * depth);
+    ComputePixels<kPixels>(p, layer, columns, depth, pixel * p.output_channels, output);
+  }
+  for (; pixel < pixels; ++pixel) {
+    gather_next(columns);
+    ComputePixels<1>(p, layer, columns, depth, pixel * p.output_channels, output);
+  }
+}
+
+}  // namespace
+}  // namespace tfmix
+
+tfmix_status tfmix_conv2d_prepare(const tfmix_conv_params* params, const tfmix_variant* variant,
+                                  tfmix_sizes* sizes) {
+  using namespace tfmix;
+  const tfmix_conv_params& p = *params;
+  TFMIX_RETURN_IF_BAD(CheckWeightedVariant(*variant));
+  int32_t input, output, depth, constants, scratch;
+  TFMIX_RETURN_IF_BAD(CheckWindow(p, &input, &output));
+  TFMIX_RETURN_IF_BAD(CheckZeroPoint(p.input_zero_point, variant->input_bits));
+  TFMIX_RETURN_IF_BAD(CheckProduct({p.kernel_height, p.kernel_width, p.input_channels}, &depth));
+  TFMIX_RETURN_IF_BAD(CheckProduct({depth, kPixels, sizeof(int16_t)}, &scratch));
+  TFMIX_RETURN_IF_BAD(CheckLayer(p, *variant, p.output_channels, depth, &constants));
+  *sizes = {PackedSize(input, variant->input_bits), 0, constants,
+            PackedSize(output, variant->output_bits), scratch};
+  return TFMIX_OK;
+}
+
+#define TFMIX_DEFINE_(a_, w_, o_, z_)                                                          \
+  void tfmix_conv2d_a##a_##w##w_##o##o_##_##z_(const tfmix_conv_params* params,                \
+                                               const uint8_t* input, const uint8_t* constants, \
+                                               uint8_t* output, void* scratch) {               \
+    tfmix::Conv2d<a_, w_, o_, tfmix::ZeroPoints::z_>(*params, input, constants, output,        \
+                                                     static_cast<int16_t*>(scratch));          \
+  }
+TFMIX_CONV2D_VARIANTS(TFMIX_DEFINE_)

@@ -1,0 +1,218 @@
+"""`CRuntime`: runs an `IntegerModel` with the C kernels, built for this machine.
+
+The same sources run on the device; tfmix/integer/reference.py is the slow NumPy twin that defines
+what they must compute. As on a device, every call is checked once by its kernel's prepare function,
+when the runtime is made, and runs unchecked afterwards.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from tfmix.errors import TfmixError
+from tfmix.integer import abi
+from tfmix.integer.lower import KernelCall, lower, params_size
+from tfmix.integer.model import WEIGHTED_KERNELS, IntegerModel, IntegerNode, IntegerTensor, Kernel
+from tfmix.integer.packing import pack, unpack
+from tfmix.ir.quant import packed_size
+
+_LIBRARY = Path(__file__).resolve().parents[1] / "_kernels.so"
+
+# -- the C API ----------------------------------------------------------------------------------
+
+
+class _Variant(ctypes.Structure):
+    """tfmix_variant of kernels/include/tfmix/kernels.h."""
+
+    _fields_ = [
+        (name, ctypes.c_int32)
+        for name in ("input_bits", "second_input_bits", "weight_bits", "output_bits", "per_channel")
+    ]
+
+
+class _Sizes(ctypes.Structure):
+    """tfmix_sizes of kernels/include/tfmix/kernels.h."""
+
+    _fields_ = [
+        (name, ctypes.c_int32)
+        for name in ("input", "second_input", "constants", "output", "scratch")
+    ]
+
+
+@cache
+def load_library() -> ctypes.CDLL:
+    """The kernels as a library. TfmixError if it has not been built."""
+    if not _LIBRARY.exists():
+        raise TfmixError(
+            f"the kernels are not built: {_LIBRARY.name} is missing from {_LIBRARY.parent}; "
+            "run `pip install .` (or `pip install -e .`) in the source tree, with a C++17 compiler"
+        )
+    try:
+        library = ctypes.CDLL(str(_LIBRARY))
+    except OSError as error:
+        raise TfmixError(f"the kernels do not load, run `pip install .` again: {error}") from error
+    library.tfmix_status_message.restype = ctypes.c_char_p
+    return library
+
+
+@dataclass(frozen=True)
+class BufferSizes:
+    """Exact sizes in bytes of what one kernel call reads and writes."""
+
+    inputs: tuple[int, ...]
+    constants: int
+    output: int
+    scratch: int
+
+
+def prepare(call: KernelCall) -> BufferSizes:
+    """Has the kernel check the parameters of `call`; TfmixError naming the node if it refuses."""
+    library = load_library()
+    bits = abi.parse_variant(call.variant)
+    variant = _Variant(
+        bits.a or 0,
+        bits.b or 0,
+        bits.weight_bits or 0,
+        bits.output_bits or 0,
+        bool(bits.per_channel),
+    )
+    expected = params_size(call.kernel, call.params)
+    if len(call.params) != expected:
+        raise TfmixError(
+            f"{call.node}: parameters of {len(call.params)} bytes, {expected} expected"
+        )
+    sizes = _Sizes()
+    function = getattr(library, f"tfmix_{call.kernel.value}_prepare")
+    if call.kernel is Kernel.CONCATENATE:
+        head = ctypes.sizeof(abi.ConcatenateParams)
+        input_sizes = (ctypes.c_int32 * len(call.inputs))()
+        status = function(
+            call.params,
+            call.params[head:],
+            (len(call.params) - head) // ctypes.sizeof(abi.ConcatenateInput),
+            ctypes.byref(variant),
+            input_sizes,
+            ctypes.byref(sizes),
+        )
+        inputs = tuple(input_sizes)
+    else:
+        status = function(call.params, ctypes.byref(variant), ctypes.byref(sizes))
+        inputs = (sizes.input, sizes.second_input)[: len(call.inputs)]
+    if status != 0:
+        message = library.tfmix_status_message(status).decode()
+        raise TfmixError(f"{call.node}: {call.variant} refuses its parameters: {message}")
+    return BufferSizes(inputs, sizes.constants, sizes.output, sizes.scratch)
+
+
+def scratch_bytes(node: IntegerNode, tensors: Mapping[str, IntegerTensor]) -> int:
+    """Bytes of scratch memory that the kernel of `node` needs while it runs."""
+    return prepare(lower(node, tensors, zero_constants=True)).scratch
+
+
+# -- the model ----------------------------------------------------------------------------------
+
+
+class CRuntime:
+    """Runs `model`, one image at a time, on one core.
+
+    All buffers are allocated here and reused by every call: one runtime must not be used by two
+    threads at once. TfmixError if a kernel refuses its parameters or they do not fit the tensors.
+    """
+
+    def __init__(self, model: IntegerModel):
+        self.model = model
+        self._library = load_library()
+        self._buffers = {
+            name: np.zeros(packed_size(_elements(tensor), tensor.quant.bits), np.uint8)
+            for name, tensor in model.tensors.items()
+        }
+        calls = [lower(node, model.tensors) for node in model.nodes]
+        sizes = [prepare(call) for call in calls]
+        # At least one byte, so that there is an address; int32 for its alignment.
+        largest = max((s.scratch for s in sizes), default=0)
+        self._scratch = np.zeros(largest // 4 + 1, np.int32)
+        self._steps = [self._bind(call, s) for call, s in zip(calls, sizes, strict=True)]
+
+    def run(self, q: np.ndarray) -> np.ndarray:
+        """uint8 [n, *input_shape] -> uint8 [n, *output_shape]."""
+        outputs = self._run(q, (self.model.output,))
+        return outputs[self.model.output].reshape(len(q), *self.model.output_shape)
+
+    def tensors(self, q: np.ndarray) -> dict[str, np.ndarray]:
+        """uint8 [n, *input_shape] -> every tensor by name, uint8 [n, *its shape]."""
+        return self._run(q, tuple(self.model.tensors))
+
+    def _run(self, q: np.ndarray, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+        shape = self.model.input_shape
+        if not isinstance(q, np.ndarray) or q.dtype != np.uint8 or q.shape[1:] != shape:
+            found = f"{q.dtype} {list(q.shape)}" if isinstance(q, np.ndarray) else type(q).__name__
+            raise TfmixError(
+                f"the input is {found}, uint8 [n, {', '.join(map(str, shape))}] expected"
+            )
+        results = {
+            name: np.empty((len(q), _elements(self.model.tensors[name])), np.uint8)
+            for name in names
+        }
+        first = self._buffers[self.model.input]
+        input_bits = self.model.tensors[self.model.input].quant.bits
+        for i, image in enumerate(q):
+            first[:] = pack(image, input_bits)
+            for step in self._steps:
+                step()
+            for name, result in results.items():
+                bits = self.model.tensors[name].quant.bits
+                result[i] = unpack(self._buffers[name], bits, result.shape[1])
+        return {
+            name: result.reshape(len(q), *self.model.tensors[name].shape)
+            for name, result in results.items()
+        }
+
+    def _bind(self, call: KernelCall, sizes: BufferSizes) -> Callable[[], None]:
+        """The call as a function of nothing: kernel and addresses are settled here, once."""
+        self._check_sizes(call, sizes)
+        inputs = [_address(self._buffers[name]) for name in call.inputs]
+        output = _address(self._buffers[call.output])
+        params = ctypes.create_string_buffer(call.params, len(call.params))
+        constants = ctypes.create_string_buffer(call.constants, len(call.constants) or 1)
+        if call.kernel in WEIGHTED_KERNELS:
+            arguments = (params, *inputs, constants, output, _address(self._scratch))
+        elif call.kernel is Kernel.SOFTMAX:
+            arguments = (params, *inputs, constants, output)
+        elif call.kernel is Kernel.CONCATENATE:
+            descriptions = ctypes.byref(params, ctypes.sizeof(abi.ConcatenateParams))
+            addresses = (ctypes.c_void_p * len(inputs))(*(address.value for address in inputs))
+            arguments = (params, descriptions, addresses, output)
+        else:
+            arguments = (params, *inputs, output)
+        function = getattr(self._library, f"tfmix_{call.variant}")
+        function.restype = None
+        return partial(function, *arguments)
+
+    def _check_sizes(self, call: KernelCall, sizes: BufferSizes) -> None:
+        if len(sizes.inputs) != len(call.inputs):
+            raise TfmixError(
+                f"{call.node}: {call.variant} has {len(call.inputs)} inputs, "
+                f"{len(sizes.inputs)} expected"
+            )
+        named = [*zip(call.inputs, sizes.inputs, strict=True), (call.output, sizes.output)]
+        checks = [(f"tensor {name!r}", size, self._buffers[name].size) for name, size in named]
+        checks.append(("constants", sizes.constants, len(call.constants)))
+        for what, expected, found in checks:
+            if found != expected:
+                raise TfmixError(
+                    f"{call.node}: {what} of {found} bytes, {call.variant} expects {expected}"
+                )
+
+
+def _elements(tensor: IntegerTensor) -> int:
+    return int(np.prod(tensor.shape))
+
+
+def _address(array: np.ndarray) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)

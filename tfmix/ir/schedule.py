@@ -53,9 +53,8 @@ class Schedule:
             written.add(step.writes)
         used = written.union(*(step.reads for step in self.steps), {self.output})
         if used != set(self.buffers):
-            raise ValueError(
-                f"used but not sized, or sized but not used: {used ^ set(self.buffers)}"
-            )
+            odd = sorted(used ^ set(self.buffers))
+            raise ValueError(f"buffers without a size, or sizes without a use: {odd}")
 
     @cached_property
     def lifetimes(self) -> dict[str, tuple[int, int]]:

@@ -19,8 +19,8 @@ ALIGNMENT = 16
 
 # Work limits of the two searches. They are counts and not seconds, so that a plan does not depend
 # on the machine; together they stay below 0.2 s.
-_BACKTRACK_VISITS = 3_000
-_LOCAL_SEARCH_PLACEMENTS = 12_000
+_BACKTRACK_VISITS = 10_000
+_LOCAL_SEARCH_PLACEMENTS = 40_000
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _lean(
         return (place for _, place in (found[:1] if block.scratch else found))
 
     open_choices = [candidates(0)] if blocks else []
-    for _ in range(_BACKTRACK_VISITS):
+    for _ in range(max(_BACKTRACK_VISITS, 2 * len(blocks))):
         if not open_choices:
             break
         index = len(open_choices) - 1
@@ -212,8 +212,8 @@ def _best_first_fit(
 ) -> list[int]:
     """The lowest of several orders, improved by moving up whatever sticks out.
 
-    The local search is that of "squeaky wheel" optimisation: after each first-fit, the blocks that
-    end above the best height so far get an earlier turn, by a random stretch.
+    The local search is "squeaky wheel" optimisation: after each first-fit, the blocks that end
+    at the best height so far or above get an earlier turn, by a random stretch.
     """
     indices = range(len(blocks))
     keys = (
@@ -234,8 +234,7 @@ def _best_first_fit(
         if best_height == bound:
             break
         order = list(order)
-        limit = max(bound, best_height - ALIGNMENT)
-        for index in [i for i in indices if places[i] + blocks[i].size > limit]:
+        for index in [i for i in indices if places[i] + blocks[i].size >= best_height]:
             at = order.index(index)
             order.insert(rng.randint(0, at), order.pop(at))
         at, to = rng.randrange(len(order)), rng.randrange(len(order))

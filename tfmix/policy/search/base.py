@@ -1,0 +1,149 @@
+"""What a search method gets, what it gives, and how it is found by name.
+
+How to add a searcher
+---------------------
+A search method is one function in one module of this package:
+
+    from tfmix.policy.search.base import SearchProblem, searcher
+
+    @searcher("greedy")
+    def search(problem: SearchProblem) -> QuantizationPolicy:
+        \"\"\"One line of what it minimises, and where it is from.\"\"\"
+        policy = problem.start()
+        ...
+        return policy
+
+1. Write the module and import it in `tfmix/policy/search/__init__.py`: that is what registers it.
+   From then on `quantize_model(..., search="greedy")` finds it.
+2. Begin with `problem.start()`: 8 bits everywhere, pinned bits in their place. Change bits with
+   `policy.replace`, and only those that `may_cut_weights` and `may_cut_activation` allow: the
+   network's input and its logits always have 8 bits, and what a person pinned stays pinned.
+3. Ask `problem.memory` what a policy costs. `live_bytes` and `ram_lower_bound` are fast and belong
+   inside a loop; `ram_bytes` plans an arena (milliseconds) and `flash_bytes` may write a whole file
+   (tens of milliseconds): they judge at the end. The accounting is the model's business; a searcher
+   works the same under all of them.
+4. Ask `problem.evaluate(policy)` for accuracy, in [0, 1], if the method wants any. It may be None,
+   since it costs data and time: raise TfmixError saying that the method needs validation data. A
+   searcher never sees a model, weights or TensorFlow.
+5. Return a policy that holds the budget by `ram_bytes` and `flash_bytes`. Where there is none,
+   raise BudgetError with the tensor that does not fit and the smallest budget that would do; never
+   return the nearest miss, and never search for ever.
+6. Be deterministic: every random choice comes from a generator made with `problem.seed`.
+7. The common tests in `tests/policy/search/` run over every registered name: the result holds the
+   budget, bits are legal, pinned bits stay, an impossible budget is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tfmix.budget import Budget
+from tfmix.errors import TfmixError
+from tfmix.ir.graph import FIXED_BITS, Graph
+from tfmix.ir.quant import BIT_WIDTHS, check_bits
+from tfmix.policy.cost.memory import MemoryModel
+from tfmix.policy.policy import QuantizationPolicy
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """Bits a person has decided: node name -> bits, tensor name -> bits."""
+
+    weights: Mapping[str, int] = field(default_factory=dict, hash=False)
+    activations: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def parse(cls, graph: Graph, pinned: Mapping[str, Mapping[str, int]] | None) -> Pinned:
+        """From {"weights": {name: bits}, "activations": {name: bits}}, each optional.
+
+        TfmixError for other keys, names that are not the graph's, and bits that are not legal.
+        """
+        pinned = dict(pinned or {})
+        weights = dict(pinned.pop("weights", None) or {})
+        activations = dict(pinned.pop("activations", None) or {})
+        if pinned:
+            raise TfmixError(f"pinned: {sorted(pinned)} is not one of ('weights', 'activations')")
+        for kind, bits, known in (
+            ("weights", weights, [node.name for node in graph.weighted_nodes]),
+            ("activations", activations, list(graph.quantized_tensors)),
+        ):
+            unknown = [name for name in bits if name not in known]
+            if unknown:
+                raise TfmixError(f"pinned {kind}: no {unknown} in the network; it has {known}")
+            for name in bits:
+                bits[name] = check_bits(bits[name], f"pinned {kind} {name!r}")
+        for name, bits in activations.items():
+            if name in graph.fixed_tensors and bits != FIXED_BITS:
+                raise TfmixError(
+                    f"pinned activations {name!r}: {bits} bits; the network's input and its "
+                    f"logits always have {FIXED_BITS}"
+                )
+        return cls(weights, activations)
+
+
+@dataclass(frozen=True)
+class SearchProblem:
+    """Find the best policy for `graph` that holds `budget`, as `memory` counts.
+
+    evaluate:  policy -> accuracy in [0, 1], or None where there is no data
+    seed:      of every random choice
+    """
+
+    memory: MemoryModel
+    budget: Budget
+    pinned: Pinned = Pinned()
+    evaluate: Callable[[QuantizationPolicy], float] | None = None
+    seed: int = 0
+
+    @property
+    def graph(self) -> Graph:
+        return self.memory.graph
+
+    def start(self) -> QuantizationPolicy:
+        """8 bits everywhere but where pinned."""
+        return QuantizationPolicy.uniform(self.graph, BIT_WIDTHS[-1]).replace(
+            weights=self.pinned.weights, activations=self.pinned.activations
+        )
+
+    def may_cut_weights(self, name: str) -> bool:
+        """Whether a search may choose the weight bits of this node."""
+        return name not in self.pinned.weights
+
+    def may_cut_activation(self, tensor: str) -> bool:
+        """Whether a search may choose the bits of this quantized tensor."""
+        return tensor not in self.pinned.activations and tensor not in self.graph.fixed_tensors
+
+
+class Searcher(Protocol):
+    """A search method: see "How to add a searcher" above."""
+
+    def __call__(self, problem: SearchProblem) -> QuantizationPolicy: ...
+
+
+_SEARCHERS: dict[str, Searcher] = {}
+
+
+def searcher(name: str) -> Callable[[Searcher], Searcher]:
+    """Decorator: registers a search method under `name`."""
+
+    def register(method: Searcher) -> Searcher:
+        if name in _SEARCHERS:
+            raise ValueError(f"there already is a searcher named {name!r}")
+        _SEARCHERS[name] = method
+        return method
+
+    return register
+
+
+def searcher_names() -> tuple[str, ...]:
+    """The names `get_searcher` knows."""
+    return tuple(_SEARCHERS)
+
+
+def get_searcher(name: str) -> Searcher:
+    """The search method registered under `name`; TfmixError with the names there are."""
+    if name not in _SEARCHERS:
+        raise TfmixError(f"search {name!r} is not one of {searcher_names()}")
+    return _SEARCHERS[name]

@@ -98,21 +98,18 @@ def test_small_plans_are_optimal(sequence):
 
 
 def test_crowded_schedules_come_close():
-    """Where leaning finds nothing: long lives that cross, which no such network has."""
+    """Long lives that cross, as in no network: here first-fit and local search do the work."""
     rng = random.Random(3)
-    worst = 1.0
-    for _ in range(40):
+    excess = []
+    for _ in range(10):
         buffers, steps = {"t0": 16}, []
-        for i in range(20):
-            reads = tuple({f"t{i}", rng.choice(list(buffers)[-6:])})
-            steps.append(Step(f"s{i}", reads, f"t{i + 1}", 16 * rng.choice((0, 1, 5))))
-            buffers[f"t{i + 1}"] = 16 * rng.randint(1, 9)
-        sequence = Schedule(tuple(steps), buffers, "t20")
-        start = time.perf_counter()
-        plan = arena.plan(sequence)
-        assert time.perf_counter() - start < 0.2
-        worst = max(worst, plan.total / arena.lower_bound(sequence))
-    assert worst < 1.05
+        for i in range(40):
+            reads = {f"t{i}", *rng.sample(list(buffers)[-20:], k=min(len(buffers), 2))}
+            steps.append(Step(f"s{i}", tuple(reads), f"t{i + 1}", 16 * rng.choice((0, 1, 5))))
+            buffers[f"t{i + 1}"] = 16 * rng.randint(1, 40)
+        sequence = Schedule(tuple(steps), buffers, "t40")
+        excess.append(arena.plan(sequence).total / arena.lower_bound(sequence) - 1)
+    assert max(excess) < 0.1 and sorted(excess)[5] < 0.01
 
 
 # -- verify -------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ ALIGNMENT = 16
 # Work limits of the two searches. They are counts and not seconds, so that a plan does not depend
 # on the machine; together they stay below 0.2 s.
 _BACKTRACK_VISITS = 10_000
-_LOCAL_SEARCH_PLACEMENTS = 40_000
+_LOCAL_SEARCH_PLACEMENTS = 30_000
 
 
 @dataclass(frozen=True)

@@ -195,3 +195,14 @@ def set_policy(model: tf_keras.Model, policy: QuantizationPolicy) -> None:
         quantizers.weights[name].variables["bits"].assign(bits)
     for name, bits in policy.activation_bits.items():
         quantizers.activations[name].variables["bits"].assign(bits)
+
+
+def layer_of_tensor(model: tf_keras.Model, tensor: str) -> tf_keras.layers.Layer:
+    """The layer of a fake-quant model that gives an activation tensor of its graph."""
+    graph = graph_of(model)
+    if tensor == graph.input:
+        tensor = _input_carrier(graph)
+    for layer in model.layers:
+        if layer.name in (tensor, PREFIX + tensor):
+            return layer
+    raise TfmixError(f"{tensor!r} is not a tensor of {model.name!r}")

@@ -85,8 +85,8 @@ class IntegerWeights(_ArrayFields):
     values:      uint8, in [0, 2^bits - 1]; conv2d [oc, rows, columns, ic],
                  depthwise [rows, columns, oc], fully_connected [oc, ic].
     zero_point:  uint8 [oc] per channel, [1] per layer.
-    bias:        int32 [oc]; the input's zero point is already folded in:
-                 bias = B_q - input_zero_point * sum_k(w_k - zero_point).
+    bias:        int32 [oc], with left_shift fractional bits; the input's zero point is folded in:
+                 bias = B_q - (input_zero_point * sum_k(w_k - zero_point) << left_shift).
     multiplier:  int32 [oc] or [1]: round(M * 2^(32 - left_shift)).
     """
 

@@ -17,10 +17,9 @@ from tfmix.ir.quant import max_level
 Array = np.ndarray
 
 
-def requantize(acc: Array, multiplier: Array | int, left_shift: int) -> Array:
-    """((acc << left_shift) * multiplier + 2^31) >> 32, in int64: eq. (2) of docs/arithmetic.md."""
-    acc = np.asarray(acc, np.int64)
-    return ((acc << left_shift) * np.asarray(multiplier, np.int64) + (1 << 31)) >> 32
+def requantize(value: Array, multiplier: Array | int) -> Array:
+    """(value * multiplier + 2^31) >> 32, in int64: eq. (2) of docs/arithmetic.md."""
+    return (np.asarray(value, np.int64) * np.asarray(multiplier, np.int64) + (1 << 31)) >> 32
 
 
 def _store(values: Array, out: IntegerTensor) -> Array:
@@ -44,7 +43,7 @@ def patches(x: Array, window: Window, output_size: tuple[int, int], fill: int) -
 def _weighted_output(node: IntegerNode, products: Array, out: IntegerTensor) -> Array:
     """Sums of x * (w - zero_point), [..., oc] -> requantized output."""
     w = node.weights
-    return _store(requantize(products + w.bias, w.multiplier, w.left_shift), out)
+    return _store(requantize((products << w.left_shift) + w.bias, w.multiplier), out)
 
 
 def _conv2d(node: IntegerNode, xs: list[Array], ins: list[IntegerTensor], out: IntegerTensor):
@@ -89,7 +88,7 @@ def _requantize_each(
 ):
     """requantize and concatenate: each input by its own scale ratio, side by side."""
     parts = [
-        requantize(x.astype(np.int64) - i.quant.zero_point, r.multiplier, r.left_shift)
+        requantize((x.astype(np.int64) - i.quant.zero_point) << r.left_shift, r.multiplier)
         for x, i, r in zip(xs, ins, node.rescales, strict=True)
     ]
     return _store(np.concatenate(parts, axis=-1), out)
@@ -103,7 +102,7 @@ def _average_pool(node: IntegerNode, xs: list[Array], ins: list[IntegerTensor], 
     count = patches(ones, node.window, size, 0).sum(axis=(3, 4))
     rescale = node.rescales[0]
     multiplier = (rescale.multiplier + count // 2) // count
-    return _store(requantize(total, multiplier, rescale.left_shift), out)
+    return _store(requantize(total << rescale.left_shift, multiplier), out)
 
 
 def _max_pool(node: IntegerNode, xs: list[Array], ins: list[IntegerTensor], out: IntegerTensor):

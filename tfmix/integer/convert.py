@@ -1,0 +1,398 @@
+"""Fake-quant model -> integers: docs/arithmetic.md, from its real-valued side.
+
+Weights, scales and zero points come from the quantizers themselves, so the integers stored are the
+very ones that training saw; only batch norm, bias and scale ratios are turned into fixed point here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from tfmix.errors import ConversionError
+from tfmix.fakequant.apply import BoundQuantizer, quantizers_of, require_quantized, unwrap
+from tfmix.frontend.keras import read
+from tfmix.integer.model import (
+    AddRescale,
+    IntegerModel,
+    IntegerNode,
+    IntegerTensor,
+    IntegerWeights,
+    Kernel,
+    Rescale,
+)
+from tfmix.ir.graph import (
+    SOFTMAX_SCALE,
+    WEIGHTED_OPS,
+    BatchNorm,
+    Graph,
+    LayerWeights,
+    Node,
+    Op,
+    Window,
+)
+from tfmix.ir.quant import QuantParams, max_level, round_half_up
+from tfmix.policy.policy import QuantizationPolicy
+
+_INT32_MAX = 2**31 - 1
+#: Bits of the weights of a batch norm that stands alone: they are all one.
+_ONES_BITS = 2
+#: Upper limit of an add's multipliers; 2^21 * 255 * 2 + 2^30 stays inside int32.
+_ADD_MULTIPLIER_MAX = 1 << 21
+#: Unsigned 32-bit sums of softmax hold this many classes.
+_MAX_CLASSES = 32767
+
+
+def convert(model: tf_keras.Model) -> IntegerModel:
+    """The integer network of a fake-quant model, at the bits now set.
+
+    Raises CalibrationError where an activation's range is not known, UnsupportedModelError where
+    weights are not finite, ConversionError naming the layer where 32 bits do not hold its numbers.
+    """
+    require_quantized(model)
+    network = read(model, unwrap)
+    quantizers = quantizers_of(model)
+    quants = {
+        name: bound.quantizer.quant_params(bound.variables, name)
+        for name, bound in quantizers.activations.items()
+    }
+    lowering = _Lowering(network.graph, quants)
+
+    def weights_of(node: Node) -> IntegerWeights:
+        return _integer_weights(
+            lowering, node, network.weights[node.name], quantizers.weights.get(node.name)
+        )
+
+    return lowering.network(weights_of)
+
+
+def skeleton(graph: Graph, policy: QuantizationPolicy, *, per_channel: bool) -> IntegerModel:
+    """An integer network with the structure and sizes of `graph` under `policy`, and no values.
+
+    Its file is as large as that of the real one, byte for byte: a search measures sizes with it.
+    """
+    lowering = _Lowering(
+        graph, {name: QuantParams(1.0, 0, bits) for name, bits in policy.activation_bits.items()}
+    )
+
+    def weights_of(node: Node) -> IntegerWeights:
+        alone = node.op is Op.BATCH_NORM
+        oc = graph.output_channels(node)
+        return IntegerWeights(
+            values=_kernel_order(node, np.zeros(graph.kernel_shape(node), np.uint8), graph),
+            bits=_ONES_BITS if alone else policy.weight_bits[node.name],
+            per_channel=per_channel and not alone,
+            zero_point=np.zeros(oc if per_channel and not alone else 1, np.uint8),
+            bias=np.zeros(oc, np.int32),
+            multiplier=np.zeros(oc if per_channel or node.batch_norm else 1, np.int32),
+            left_shift=0,
+        )
+
+    return lowering.network(weights_of)
+
+
+# -- fixed point ------------------------------------------------------------------------------
+
+
+def fixed_point(factors: np.ndarray, what: str) -> tuple[np.ndarray, int]:
+    """Real factors M, any shape -> (int32 round(M * 2^(32 - L)), L), L the least shift that fits.
+
+    Raises ConversionError naming `what` where a factor is not finite or above 2^30.
+    """
+    factors = np.asarray(factors, np.float64)
+    if not np.isfinite(factors).all():
+        raise ConversionError(f"{what}: scale ratio {factors} is not finite")
+    for left_shift in range(32):
+        multiplier = round_half_up(factors * 2.0 ** (32 - left_shift))
+        if np.abs(multiplier).max(initial=0) <= _INT32_MAX:
+            return multiplier.astype(np.int32), left_shift
+    raise ConversionError(
+        f"{what}: scale ratio {np.abs(factors).max():.3g} is too large for int32; allowed: < 2^30"
+    )
+
+
+# -- structure --------------------------------------------------------------------------------
+
+
+class _Lowering:
+    """Graph -> integer nodes, given the quantization of each tensor."""
+
+    def __init__(self, graph: Graph, quants: Mapping[str, QuantParams]):
+        self.graph = graph
+        self._quants = quants
+
+    def quant(self, tensor: str) -> QuantParams:
+        if self.graph.is_softmax_output(tensor):
+            return QuantParams(SOFTMAX_SCALE, 0, 8)
+        return self._quants[self.graph.quantizer_of(tensor)]
+
+    def network(self, weights_of: Callable[[Node], IntegerWeights]) -> IntegerModel:
+        graph = self.graph
+        buffers = [graph.input] + [node.output for node in graph.steps]
+        return IntegerModel(
+            input=graph.input,
+            output=graph.buffer_of(graph.output),
+            input_shape=graph.tensors[graph.input].shape,
+            output_shape=graph.tensors[graph.output].shape,
+            tensors={
+                name: IntegerTensor(name, graph.tensors[name].shape, self.quant(name))
+                for name in buffers
+            },
+            nodes=tuple(self._node(node, weights_of) for node in graph.steps),
+        )
+
+    def _node(self, node: Node, weights_of: Callable[[Node], IntegerWeights]) -> IntegerNode:
+        graph, op = self.graph, node.op
+        kernel, window = _kernel(node, graph)
+        weighted = op in WEIGHTED_OPS or op is Op.BATCH_NORM
+        rescaled = op in (Op.RELU, Op.CONCATENATE, Op.AVERAGE_POOL)
+        return IntegerNode(
+            name=node.name,
+            kernel=kernel,
+            inputs=tuple(graph.buffer_of(name) for name in node.inputs),
+            output=node.output,
+            input_shapes=tuple(graph.hwc(name) for name in node.inputs),
+            output_shape=graph.hwc(node.output),
+            window=window and self._used_window(node, window),
+            padding=node.padding,
+            weights=weights_of(node) if weighted else None,
+            rescales=tuple(self._rescale(node, name) for name in node.inputs) if rescaled else (),
+            add=self._add(node) if op is Op.ADD else None,
+            table=self._softmax_table(node) if op is Op.SOFTMAX else None,
+        )
+
+    def _used_window(self, node: Node, window: Window) -> Window:
+        """The window with as much padding at the bottom and the right as it reaches: what lies
+        beyond is never read, and neither kernels nor files know of it."""
+        top, _, left, _ = window.padding
+        (ih, iw, _), (oh, ow, _) = self.graph.hwc(node.inputs[0]), self.graph.hwc(node.output)
+        bottom = max(0, (oh - 1) * window.strides[0] + window.kernel[0] - ih - top)
+        right = max(0, (ow - 1) * window.strides[1] + window.kernel[1] - iw - left)
+        return Window(window.kernel, window.strides, (top, bottom, left, right))
+
+    def _ratio(self, node: Node, source: str) -> float:
+        return self.quant(source).scale / self.quant(node.output).scale
+
+    def _rescale(self, node: Node, source: str) -> Rescale:
+        ratio = self._ratio(node, source)
+        multiplier, left_shift = fixed_point(np.array(ratio), f"{node.name}, input {source}")
+        if multiplier <= 0:
+            raise ConversionError(
+                f"{node.name}, input {source}: scale ratio {ratio:.3g} is too small for 32 bits"
+            )
+        return Rescale(int(multiplier), left_shift)
+
+    def _add(self, node: Node) -> AddRescale:
+        ratios = np.array([self._ratio(node, name) for name in node.inputs])
+        for shift in range(31, 0, -1):
+            m_a, m_b = (int(m) for m in round_half_up(ratios * 2.0**shift))
+            if max(m_a, m_b) <= _ADD_MULTIPLIER_MAX:
+                z_a, z_b = (self.quant(name).zero_point for name in node.inputs)
+                return AddRescale((m_a, m_b), (1 << (shift - 1)) - m_a * z_a - m_b * z_b, shift)
+        raise ConversionError(
+            f"{node.name}: scale ratio {ratios.max():.3g} of an input to the sum is too large; "
+            "allowed: < 2^20"
+        )
+
+    def _softmax_table(self, node: Node) -> np.ndarray:
+        rows, columns, classes = self.graph.hwc(node.inputs[0])
+        if classes > _MAX_CLASSES:
+            raise ConversionError(
+                f"{node.name}: softmax over {classes} classes; allowed: at most {_MAX_CLASSES}"
+            )
+        distance = np.arange(256) * self.quant(node.inputs[0]).scale
+        table = round_half_up(65535 * np.exp(-distance)).astype(np.uint16)
+        return table[: np.flatnonzero(table)[-1] + 1]
+
+
+def _kernel(node: Node, graph: Graph) -> tuple[Kernel, Window | None]:
+    """The kernel that runs a node, and its window."""
+    if node.op is Op.DENSE:
+        # A dense layer over several pixels is a 1x1 convolution.
+        if graph.hwc(node.inputs[0])[:2] == (1, 1):
+            return Kernel.FULLY_CONNECTED, None
+        return Kernel.CONV2D, Window((1, 1))
+    kernel = {
+        Op.CONV2D: Kernel.CONV2D,
+        Op.DEPTHWISE_CONV2D: Kernel.DEPTHWISE_CONV2D,
+        Op.BATCH_NORM: Kernel.DEPTHWISE_CONV2D,
+        Op.ADD: Kernel.ADD,
+        Op.CONCATENATE: Kernel.CONCATENATE,
+        Op.AVERAGE_POOL: Kernel.AVERAGE_POOL,
+        Op.MAX_POOL: Kernel.MAX_POOL,
+        Op.PAD: Kernel.PAD,
+        Op.RELU: Kernel.REQUANTIZE,
+        Op.SOFTMAX: Kernel.SOFTMAX,
+    }[node.op]
+    return kernel, node.window
+
+
+def _kernel_order(node: Node, q: np.ndarray, graph: Graph) -> np.ndarray:
+    """Keras layout -> that of IntegerWeights.values."""
+    if _kernel(node, graph)[0] is Kernel.DEPTHWISE_CONV2D:
+        return q.reshape(*q.shape[:2], -1)
+    if node.op is Op.DENSE:
+        rows = q.T
+        return rows if _kernel(node, graph)[1] is None else rows.reshape(len(rows), 1, 1, -1)
+    return q.transpose(3, 0, 1, 2)
+
+
+# -- weights ----------------------------------------------------------------------------------
+
+
+def _integer_weights(
+    lowering: _Lowering, node: Node, float_weights: LayerWeights, bound: BoundQuantizer | None
+) -> IntegerWeights:
+    graph = lowering.graph
+    oc = graph.output_channels(node)
+    if bound is None:  # a batch norm that stands alone
+        q = np.ones((1, 1, oc), np.uint8)
+        bits, per_channel = _ONES_BITS, False
+        scale, zero_point = np.ones(1), np.zeros(1, np.int64)
+    else:
+        bits, per_channel = int(bound.variables["bits"]), bound.quantizer.per_channel
+        parts = bound.quantizer.quantize(tf.convert_to_tensor(bound.kernel), bits)
+        q, scale, zero_point = (part.numpy() for part in parts)
+        q = _kernel_order(node, q.astype(np.uint8), graph)
+        scale, zero_point = scale.reshape(-1).astype(np.float64), zero_point.reshape(-1)
+        zero_point = zero_point.astype(np.int64)
+
+    x, y = lowering.quant(node.inputs[0]), lowering.quant(node.output)
+    gain, offset = _gain_and_offset(float_weights.bias, float_weights.batch_norm, oc)
+    step = x.scale * scale  # real value of one accumulator unit, [oc] or [1]
+    factor = step * gain / y.scale  # M, [oc] or [1]
+    depthwise = _kernel(node, graph)[0] is Kernel.DEPTHWISE_CONV2D
+    by_channel = (q.reshape(-1, oc).T if depthwise else q.reshape(oc, -1)).astype(np.int64)
+    centred = by_channel - zero_point[:, None]
+    _check_products(node, by_channel.shape[1], x.bits, bits)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        # What is added to the sum of products, in accumulator units.
+        real_bias = offset / (step * gain) - x.zero_point * centred.sum(axis=1)
+    constant = ~(np.abs(real_bias) <= _INT32_MAX - by_channel.shape[1] * 255 * 255)
+    if constant.any():
+        _check_constant(node, constant, np.broadcast_to(factor, oc), centred, max_level(x.bits))
+        factor = np.where(constant, 0, factor)
+        real_bias, centred = np.where(constant, 0, real_bias), np.where(constant[:, None], 0, centred)
+        mask = constant if depthwise else constant.reshape(-1, *[1] * (q.ndim - 1))
+        at_zero = zero_point if depthwise else zero_point.reshape(-1, *[1] * (q.ndim - 1))
+        q = np.where(mask, at_zero, q).astype(np.uint8)
+
+    reach = _reach(centred, max_level(x.bits), real_bias)
+    left_shift = choose_left_shift(
+        factor, reach, by_channel.shape[1], max_level(y.bits), node.name
+    )
+    multiplier = round_half_up(factor * 2.0 ** (32 - left_shift)).astype(np.int32)
+    bias = round_half_up(real_bias * 2.0**left_shift)
+    if constant.any():
+        bias, multiplier = _make_constant(
+            constant, bias, multiplier, left_shift, offset / y.scale, y
+        )
+    return IntegerWeights(
+        values=q,
+        bits=bits,
+        per_channel=per_channel,
+        zero_point=zero_point.astype(np.uint8),
+        bias=bias.astype(np.int32),
+        multiplier=multiplier.reshape(-1),
+        left_shift=left_shift,
+    )
+
+
+def _gain_and_offset(
+    bias: np.ndarray | None, bn: BatchNorm | None, oc: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The layer as gain * sum(x * w) + offset: gain [oc] with batch norm, else [1]; offset [oc]."""
+    b = np.zeros(oc) if bias is None else bias.astype(np.float64)
+    if bn is None:
+        return np.ones(1), b
+    gain = bn.gamma.astype(np.float64) / np.sqrt(bn.variance.astype(np.float64) + bn.epsilon)
+    return gain, (b - bn.mean) * gain + bn.beta
+
+
+def _check_constant(
+    node: Node, constant: np.ndarray, factor: np.ndarray, centred: np.ndarray, top: int
+) -> None:
+    """A channel whose bias does not fit int32 may only be replaced by a constant where its sum
+    moves the output by less than half a step."""
+    moves = np.abs(factor) * np.abs(centred).sum(axis=1) * top
+    for channel in np.flatnonzero(constant & ~(moves < 0.5)):
+        raise ConversionError(
+            f"{node.name}, output channel {channel}: the bias overflows an int32 accumulator (batch "
+            f"norm's gamma is tiny beside its beta: output scale ratio {factor[channel]:.3g})"
+        )
+
+
+def _make_constant(
+    constant: np.ndarray,
+    bias: np.ndarray,
+    multiplier: np.ndarray,
+    left_shift: int,
+    value: np.ndarray,
+    y: QuantParams,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bias and multiplier with which requantize gives exactly `value`, rounded, in LSB."""
+    value = np.clip(round_half_up(value), -y.zero_point, max_level(y.bits) - y.zero_point)
+    # (value * 4) * 2^30 = value * 2^32
+    bias = np.where(constant, value * 4, bias)
+    return bias, np.where(constant, 1 << 30, multiplier).astype(np.int32)
+
+
+# -- proofs -----------------------------------------------------------------------------------
+
+
+def _check_products(node: Node, count: int, input_bits: int, weight_bits: int) -> None:
+    largest = max_level(input_bits) * max_level(weight_bits)
+    if count * largest > _INT32_MAX:
+        raise ConversionError(
+            f"{node.name}: {count} products of {input_bits} by {weight_bits} bits overflow an int32 "
+            f"accumulator; allowed: at most {_INT32_MAX // largest}"
+        )
+
+
+def _reach(centred: np.ndarray, top: int, bias: np.ndarray) -> np.ndarray:
+    """Greatest |sum of products + bias| over all inputs in [0, top], float64 [oc]."""
+    highest = np.maximum(centred, 0).sum(axis=1) * top + bias
+    lowest = np.minimum(centred, 0).sum(axis=1) * top + bias
+    return np.maximum(np.abs(highest), np.abs(lowest))
+
+
+def choose_left_shift(
+    factor: np.ndarray, reach: np.ndarray, products: int, top: int, what: str
+) -> int:
+    """L of docs/arithmetic.md, for a layer's factors M [oc] or [1].
+
+    Worst-case errors, in LSB of the output: M / 2^(L+1) from rounding the bias, and |v| / 2^33 from
+    rounding the multiplier, where |v| <= top / (M / 2^L) or the output saturates anyway. The first
+    falls with L and the second grows. A shift costs two instructions an output, so where a window
+    has few products it must be worth it.
+
+    factor:   real M; reach: greatest |acc + bias| [oc]; products: of one output
+    top:      2^b - 1 of the output
+
+    Raises ConversionError naming `what` where no shift keeps `v` within int32.
+    """
+    tolerance = 2.0**-13 if products >= 16 else 2.0**-7
+    size = np.maximum(np.abs(factor), 1e-300)
+    best, least_error = None, np.inf
+    for left_shift in range(31):
+        scaled = size * 2.0**-left_shift
+        if reach.max() * 2.0**left_shift + 1 > _INT32_MAX:
+            break
+        if scaled.max() * 2.0**32 > _INT32_MAX:
+            continue
+        value = np.minimum(reach * 2.0**left_shift, top / scaled)
+        error = (scaled / 2 + value * 2.0**-33).max()
+        if error < least_error:
+            best, least_error = left_shift, error
+        if error <= tolerance:
+            break
+    if best is None:
+        raise ConversionError(
+            f"{what}: accumulators up to {reach.max():.3g} at an output scale ratio of "
+            f"{size.max():.3g} do not fit 32 bits: the output's range is too narrow for this layer; "
+            "calibrate again"
+        )
+    return best

@@ -42,6 +42,7 @@ def model_of(kernel: Kernel, seed: int = 0) -> IntegerModel:
     if kernel is not Kernel.SOFTMAX:
         builder.add(Kernel.REQUANTIZE)
     builder.add(kernel)
+    builder.requantize_to(FIXED_BITS)
     return builder.finish()
 
 
@@ -78,7 +79,7 @@ class ModelBuilder:
     def finish(self) -> IntegerModel:
         last = self.last
         if last is self.input or last.quant.bits != FIXED_BITS:
-            last = self._requantize(last, self.view(last), bits=FIXED_BITS)
+            last = self.requantize_to(FIXED_BITS)
         reshaped = self.rng.integers(2) and len(last.shape) == 3
         return IntegerModel(
             input=self.input.name,
@@ -111,6 +112,9 @@ class ModelBuilder:
         if kernel is Kernel.SOFTMAX and source.quant.bits != FIXED_BITS:
             kernel = Kernel.REQUANTIZE
         return getattr(self, f"_{kernel.value}")(source, self.view(source))
+
+    def requantize_to(self, bits: int) -> IntegerTensor:
+        return self._requantize(self.last, self.view(self.last), bits)
 
     # -- one method per kernel --------------------------------------------------------------
 

@@ -48,26 +48,37 @@ def load(path: str | os.PathLike[str]) -> IntegerModel:
 
 def deserialize(data: bytes) -> IntegerModel:
     """Inverse of `serialize`. TfmixError if `data` is no such file."""
+    _check_ours(tflite.operator_names(data))
     file = tflite.read(data)
-    _check_ours(file)
+    _check_tensors(file)
     _check_arena(file)
     return _Loader(file).model()
 
 
-def _check_ours(file: tflite.TfliteModel) -> None:
-    foreign = {op.custom_code for op in file.operators if not op.custom_code.startswith(OP_PREFIX)}
-    if foreign or not file.operators:
-        found = ", ".join(sorted(foreign)[:5]) or "none"
-        raise FormatError(f"not written by tfmix: operators {found}, {OP_PREFIX}... expected")
+def _check_ours(operator_names: tuple[str, ...]) -> None:
+    """First of all: a file of somebody else may be sound, and deserves to hear what it is not."""
+    foreign = sorted(name for name in operator_names if not name.startswith(OP_PREFIX))
+    if foreign or not operator_names:
+        found = ", ".join(foreign[:5]) or "none"
+        raise FormatError(f"not written by tfmix: operators {found}; {OP_PREFIX}... expected")
+
+
+def _check_tensors(file: tflite.TfliteModel) -> None:
     for what, indices in (("inputs", file.inputs), ("outputs", file.outputs)):
         if len(indices) != 1:
             raise FormatError(f"{len(indices)} {what}, 1 expected")
+        if not 0 <= indices[0] < len(file.tensors):
+            raise FormatError(f"{what}: tensor {indices[0]}, {_range(file)} expected")
     for tensor in file.tensors:
         if tensor.type != tflite.UINT8:
             raise FormatError(
                 f"tensor {tensor.name!r} is of TFLite type {tensor.type}, "
                 f"{tflite.UINT8} (uint8) expected"
             )
+
+
+def _range(file: tflite.TfliteModel) -> str:
+    return f"0 to {len(file.tensors) - 1}"
 
 
 def _check_arena(file: tflite.TfliteModel) -> None:
@@ -217,7 +228,7 @@ class _Loader:
 
     def _raw(self, index: int) -> tflite.Tensor:
         if not 0 <= index < len(self._file.tensors):
-            raise FormatError(f"tensor {index}, 0 to {len(self._file.tensors) - 1} expected")
+            raise FormatError(f"tensor {index}, {_range(self._file)} expected")
         return self._file.tensors[index]
 
     def _check_duplicates(self, model: IntegerModel) -> None:

@@ -204,12 +204,17 @@ _OUT_OF_BOUNDS = (struct.error, ValueError, TypeError, IndexError, OverflowError
 
 def read(data: bytes) -> TfliteModel:
     """Inverse of `write`. FormatError, saying what was found and expected."""
-    if data[4:8] != IDENTIFIER:
-        raise FormatError(
-            f"not a TFLite file: bytes 4 to 7 are {data[4:8]!r}, {IDENTIFIER!r} expected"
-        )
+    return _guarded(lambda: _Reader(data).model())
+
+
+def operator_names(data: bytes) -> tuple[str, ...]:
+    """Names of the operators that a file uses, be it one of ours or not. FormatError as `read`."""
+    return _guarded(lambda: _Reader(data).operator_names())
+
+
+def _guarded(read: Callable[[], Any]) -> Any:
     try:
-        return _Reader(data).model()
+        return read()
     except FormatError:
         raise
     except _OUT_OF_BOUNDS as error:
@@ -226,19 +231,30 @@ class _Reader:
     _MAX_READ_RATIO = 2
 
     def __init__(self, data: bytes):
+        if data[4:8] != IDENTIFIER:
+            raise FormatError(
+                f"not a TFLite file: bytes 4 to 7 are {data[4:8]!r}, {IDENTIFIER!r} expected"
+            )
         self._data = data
         self._budget = self._MAX_READ_RATIO * len(data)
+        self._root = schema.Model.GetRootAs(data, 0)
+        if self._root.Version() != SCHEMA_VERSION:
+            raise FormatError(
+                f"TFLite schema version {self._root.Version()}, {SCHEMA_VERSION} expected"
+            )
+
+    def operator_names(self) -> tuple[str, ...]:
+        codes = self._tables(self._root, "OperatorCodes")
+        return tuple(self._operator_name(code) for code in codes)
 
     def model(self) -> TfliteModel:
-        root = schema.Model.GetRootAs(self._data, 0)
-        if root.Version() != SCHEMA_VERSION:
-            raise FormatError(f"TFLite schema version {root.Version()}, {SCHEMA_VERSION} expected")
+        root = self._root
         subgraphs = self._tables(root, "Subgraphs")
         if len(subgraphs) != 1:
             raise FormatError(f"{len(subgraphs)} subgraphs, 1 expected")
         graph = subgraphs[0]
         buffers = self._tables(root, "Buffers")
-        codes = [self._operator_code(code) for code in self._tables(root, "OperatorCodes")]
+        codes = self.operator_names()
         return TfliteModel(
             tensors=tuple(self._tensor(t, buffers) for t in self._tables(graph, "Tensors")),
             operators=tuple(self._operator(op, codes) for op in self._tables(graph, "Operators")),
@@ -250,7 +266,7 @@ class _Reader:
             },
         )
 
-    def _operator_code(self, code: schema.OperatorCode) -> str:
+    def _operator_name(self, code: schema.OperatorCode) -> str:
         """The custom name, or something to call a built-in operator by."""
         builtin = max(code.DeprecatedBuiltinCode(), code.BuiltinCode())
         if builtin != CUSTOM:

@@ -27,6 +27,8 @@ from tfmix.ir.graph import FIXED_BITS, SOFTMAX_SCALE
 from tfmix.ir.quant import QuantParams, max_level
 
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
+#: Elements of a tensor; the kernels count in int32.
+MAX_ELEMENTS = 1 << 30
 #: Softmax sums stay in uint32 up to here.
 MAX_CLASSES = 32_767
 #: A softmax table has at most one entry per difference of two 8-bit values.
@@ -72,10 +74,10 @@ def check_node(node: IntegerNode, tensors: Mapping[str, IntegerTensor]) -> None:
 def _check_tensor(name: str, tensor: IntegerTensor) -> None:
     if not name or tensor.name != name:
         raise TfmixError(f"tensor {tensor.name!r} is filed under the name {name!r}")
-    if not tensor.shape or min(tensor.shape) < 1 or math.prod(tensor.shape) > INT32_MAX:
+    if not tensor.shape or min(tensor.shape) < 1 or math.prod(tensor.shape) > MAX_ELEMENTS:
         raise TfmixError(
             f"tensor {name!r}: shape {tensor.shape}; dimensions of at least 1 and up to "
-            f"{INT32_MAX} elements expected"
+            f"{MAX_ELEMENTS} elements expected"
         )
 
 
@@ -142,14 +144,17 @@ def _check_presence(node: IntegerNode) -> None:
 
 
 def _check_window(node: IntegerNode) -> None:
-    window, (height, width, _) = node.window, node.input_shapes[0]
-    for what, pair in (("kernel", window.kernel), ("strides", window.strides)):
-        for value in pair:
-            _expect_range(node, what, value, 1, INT32_MAX)
-    for value in window.padding:
-        _expect_range(node, "padding", value, 0, INT32_MAX)
-    _expect(node, "output size", node.output_shape[:2], window.output_size(height, width))
-    _expect(node, "window", window, canonical_window(window, height, width))
+    """The window is canonical, and wherever it stands it sees an element of the image."""
+    window, image, output = node.window, node.input_shapes[0], node.output_shape
+    for axis, before in ((0, window.padding[0]), (1, window.padding[2])):
+        kernel, stride = window.kernel[axis], window.strides[axis]
+        _expect_range(node, "kernel", kernel, 1, INT32_MAX)
+        _expect_range(node, "stride", stride, 1, INT32_MAX)
+        _expect_range(node, "padding", before, 0, kernel - 1)
+        last = (output[axis] - 1) * stride - before
+        _expect_range(node, "start of the last window", last, -before, image[axis] - 1)
+    _expect(node, "output size", output[:2], window.output_size(*image[:2]))
+    _expect(node, "window", window, canonical_window(window, *image[:2]))
 
 
 def _check_rescale(node: IntegerNode, rescale: Rescale) -> None:
@@ -221,17 +226,7 @@ def _check_requantize(node: IntegerNode, inputs: _Quants, output: QuantParams) -
 
 
 def _check_pool(node: IntegerNode) -> None:
-    """Channels stay, and every window sees at least one element of the image."""
-    (height, width, channels), window = node.input_shapes[0], node.window
-    _expect(node, "output channels", node.output_shape[2], channels)
-    top, _, left, _ = window.padding
-    for size, kernel, stride, before, output in (
-        (height, window.kernel[0], window.strides[0], top, node.output_shape[0]),
-        (width, window.kernel[1], window.strides[1], left, node.output_shape[1]),
-    ):
-        _expect_range(node, "padding", before, 0, kernel - 1)
-        last = (output - 1) * stride - before
-        _expect_range(node, "start of the last window", last, -before, size - 1)
+    _expect(node, "output channels", node.output_shape[2], node.input_shapes[0][2])
 
 
 def _check_average_pool(node: IntegerNode, inputs: _Quants, output: QuantParams) -> None:

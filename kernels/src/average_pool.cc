@@ -39,7 +39,7 @@ void AveragePool(const tfmix_average_pool_params& p, const uint8_t* input, uint8
       });
       for (int32_t c = 0; c < count; ++c) {
         staged[c] =
-            Clamp<kOutputBits>(p.output_zero_point + Requantize(sums[c], multiplier, p.left_shift));
+            Clamp<kOutputBits>(p.output_zero_point + Requantize(WrappingShiftLeft(sums[c], p.left_shift), multiplier));
       }
       Pack<kOutputBits>(staged, index + begin, count, output);
     }

@@ -36,8 +36,9 @@ class Layer {
         left_shift_(p.left_shift),
         output_zero_point_(p.output_zero_point) {}
 
+  // Never above the range of the weights, even in a damaged file: the bound on sums needs that.
   int32_t zero_point(int32_t channel) const {
-    return zero_points_[kZeroPoints == ZeroPoints::pc ? channel : 0];
+    return zero_points_[kZeroPoints == ZeroPoints::pc ? channel : 0] & kMaxLevel<kWeightBits>;
   }
 
   // out[i] = weight first + i, minus `offset`.
@@ -47,10 +48,11 @@ class Layer {
 
   // The output value of `channel`, whose products x * (w - zero_point) add up to `sum`.
   uint8_t Output(int32_t channel, int32_t sum) const {
-    const int32_t accumulator = WrappingAdd(sum, LoadInt32(bias_, channel));
+    // The bias has left_shift fractional bits: it joins the sum after the shift.
+    const int32_t value =
+        WrappingAdd(WrappingShiftLeft(sum, left_shift_), LoadInt32(bias_, channel));
     const int32_t multiplier = LoadInt32(multiplier_, one_multiplier_ ? 0 : channel);
-    return Clamp<kOutputBits>(output_zero_point_ +
-                              Requantize(accumulator, multiplier, left_shift_));
+    return Clamp<kOutputBits>(output_zero_point_ + Requantize(value, multiplier));
   }
 
  private:

@@ -18,13 +18,11 @@ inline int32_t WrappingShiftLeft(int32_t value, int32_t shift) {
   return static_cast<int32_t>(static_cast<uint32_t>(value) << shift);
 }
 
-// round(accumulator * M), ties upwards, with M = multiplier * 2^(left_shift - 32). The result lies
-// in
-// [-2^30, 2^30], so that a zero point can be added to it.
-inline int32_t Requantize(int32_t accumulator, int32_t multiplier, int32_t left_shift) {
+// round(value * multiplier / 2^32), ties upwards. `value` is an accumulator shifted left. The result
+// lies in [-2^30, 2^30], so that a zero point can be added to it.
+inline int32_t Requantize(int32_t value, int32_t multiplier) {
   constexpr int64_t kHalf = int64_t{1} << 31;
-  const int64_t shifted = WrappingShiftLeft(accumulator, left_shift);
-  return static_cast<int32_t>((shifted * multiplier + kHalf) >> 32);
+  return static_cast<int32_t>((int64_t{value} * multiplier + kHalf) >> 32);
 }
 
 // The nearest legal value of a kBits-wide tensor.

@@ -6,6 +6,7 @@ very ones that training saw; only batch norm, bias and scale ratios are turned i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -179,6 +180,11 @@ class _Lowering:
     def _rescale(self, node: Node, source: str) -> Rescale:
         ratio = self._ratio(node, source)
         multiplier, left_shift = fixed_point(np.array(ratio), f"{node.name}, input {source}")
+        window = math.prod(node.window.kernel) if node.window else 1
+        if window * 255 << left_shift > _INT32_MAX:
+            raise ConversionError(
+                f"{node.name}, input {source}: scale ratio {ratio:.3g} is too large for 32 bits"
+            )
         if multiplier <= 0:
             raise ConversionError(
                 f"{node.name}, input {source}: scale ratio {ratio:.3g} is too small for 32 bits"

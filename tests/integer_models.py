@@ -1,4 +1,4 @@
-"""Random valid IntegerModels with made-up parameters, for tests that need no Keras.
+"""Random valid IntegerNetworks with made-up parameters, for tests that need no Keras.
 
 Every kernel, bit-width, flavour, odd channel count, asymmetric padding, branch and reshape occurs.
 The arithmetic stays within the bounds of docs/arithmetic.md, so that the models can also be run.
@@ -12,7 +12,7 @@ import numpy as np
 
 from tfmix.integer.model import (
     AddRescale,
-    IntegerModel,
+    IntegerNetwork,
     IntegerNode,
     IntegerTensor,
     IntegerWeights,
@@ -28,7 +28,7 @@ View = tuple[int, int, int]
 
 def random_model(
     seed: int, nodes: int = 6, kernels: tuple[Kernel, ...] = tuple(Kernel)
-) -> IntegerModel:
+) -> IntegerNetwork:
     """A model of at least `nodes` nodes, drawn from `kernels` where shapes and bits allow."""
     builder = ModelBuilder(np.random.default_rng(seed))
     while len(builder.nodes) < nodes:
@@ -36,7 +36,7 @@ def random_model(
     return builder.finish()
 
 
-def model_of(kernel: Kernel, seed: int = 0) -> IntegerModel:
+def model_of(kernel: Kernel, seed: int = 0) -> IntegerNetwork:
     """A small model with a node of `kernel` between requantizes."""
     builder = ModelBuilder(np.random.default_rng(seed))
     if kernel is not Kernel.SOFTMAX:
@@ -76,12 +76,12 @@ class ModelBuilder:
         )
         self.tensors = {self.input.name: self.input}
 
-    def finish(self) -> IntegerModel:
+    def finish(self) -> IntegerNetwork:
         last = self.last
         if last is self.input or last.quant.bits != FIXED_BITS:
             last = self.requantize_to(FIXED_BITS)
         reshaped = self.rng.integers(2) and len(last.shape) == 3
-        return IntegerModel(
+        return IntegerNetwork(
             input=self.input.name,
             output=last.name,
             input_shape=self.input.shape,

@@ -1,0 +1,56 @@
+"""Mixed-precision (2, 4, 8 bit) quantization of Keras CNNs for microcontrollers.
+
+    qmodel = tfmix.quantize_model(model, tfmix.Budget(flash="2MB", ram="512kB"),
+                                  calibration_data=x)
+    qmodel.compile(...); qmodel.fit(...)
+    tfmix.export(qmodel, "model.tflite")
+"""
+
+from tfmix.api import (
+    check,
+    convert,
+    export,
+    load,
+    memory_report,
+    quantize_model,
+)
+from tfmix.budget import Budget
+from tfmix.errors import (
+    BudgetError,
+    CalibrationError,
+    ConversionError,
+    FormatError,
+    TfmixError,
+    UnsupportedModelError,
+)
+from tfmix.fakequant.apply import get_policy, set_policy
+from tfmix.fakequant.calibrate import calibrate
+from tfmix.integer.compare import compare
+from tfmix.integer.inference import IntegerModel
+from tfmix.policy.policy import QuantizationPolicy
+from tfmix.report.plots import plot_policy
+from tfmix.version import __version__
+
+__all__ = [
+    "Budget",
+    "BudgetError",
+    "CalibrationError",
+    "ConversionError",
+    "FormatError",
+    "IntegerModel",
+    "QuantizationPolicy",
+    "TfmixError",
+    "UnsupportedModelError",
+    "__version__",
+    "calibrate",
+    "check",
+    "compare",
+    "convert",
+    "export",
+    "get_policy",
+    "load",
+    "memory_report",
+    "plot_policy",
+    "quantize_model",
+    "set_policy",
+]

@@ -14,12 +14,12 @@ from integer_models import ModelBuilder, model_of, random_model
 
 from tfmix.errors import TfmixError
 from tfmix.export import tflite
-from tfmix.export.flatbuffer import ARENA_METADATA, export_model, file_size, serialize
+from tfmix.export.flatbuffer import ARENA_METADATA, export_network, file_size, serialize
 from tfmix.export.options import Header, op_name, parse_op_name, unpack
 from tfmix.export.shapes import packed_shape, shape_of_view
 from tfmix.integer import abi
 from tfmix.integer.lower import lower
-from tfmix.integer.model import IntegerModel, IntegerTensor, Kernel
+from tfmix.integer.model import IntegerNetwork, IntegerTensor, Kernel
 from tfmix.integer.schedule import schedule_of
 from tfmix.ir.quant import QuantParams, packed_size
 from tfmix.policy.cost.arena import ArenaPlan, plan, verify
@@ -219,7 +219,7 @@ def test_tensorflow_reads_it():
 # -- what cannot be written ---------------------------------------------------------------------
 
 
-def _with_tensor(model: IntegerModel, name: str, **fields: object) -> IntegerModel:
+def _with_tensor(model: IntegerNetwork, name: str, **fields: object) -> IntegerNetwork:
     tensor = replace(model.tensors[name], **fields)
     return replace(model, tensors={**model.tensors, name: tensor})
 
@@ -263,7 +263,7 @@ def test_output_shapes_follow_from_the_view():
 def test_invalid_models_are_not_written(tmp_path):
     model = replace(random_model(1), nodes=())
     with pytest.raises(TfmixError, match="no nodes"):
-        export_model(model, tmp_path / "model.tflite")
+        export_network(model, tmp_path / "model.tflite")
     assert os.listdir(tmp_path) == []
 
 
@@ -274,14 +274,14 @@ def test_export_replaces_an_older_file(tmp_path):
     path = tmp_path / "model.tflite"
     path.write_text("older")
     model = random_model(4)
-    assert export_model(model, path) == path
+    assert export_network(model, path) == path
     assert path.read_bytes() == serialize(model)
     assert os.listdir(tmp_path) == ["model.tflite"]
 
 
 def test_missing_directory(tmp_path):
     with pytest.raises(TfmixError, match="there is no directory .*nowhere"):
-        export_model(random_model(4), tmp_path / "nowhere" / "model.tflite")
+        export_network(random_model(4), tmp_path / "nowhere" / "model.tflite")
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -293,7 +293,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(TfmixError, match="cannot write .*model.tflite: No space left on device"):
-        export_model(random_model(4), path)
+        export_network(random_model(4), path)
     assert path.read_text() == "older" and os.listdir(tmp_path) == ["model.tflite"]
 
 

@@ -14,14 +14,14 @@ from integer_models import model_of, random_model
 
 from tfmix.errors import FormatError, TfmixError
 from tfmix.export import tflite
-from tfmix.export.flatbuffer import ARENA_METADATA, describe, export_model, serialize
-from tfmix.export.load import deserialize, load
-from tfmix.integer.model import IntegerModel, Kernel
+from tfmix.export.flatbuffer import ARENA_METADATA, describe, export_network, serialize
+from tfmix.export.load import deserialize, load_network
+from tfmix.integer.model import IntegerNetwork, Kernel
 from tfmix.integer.schedule import schedule_of
 from tfmix.policy.cost.arena import plan
 
 
-def _described(model: IntegerModel) -> tflite.TfliteModel:
+def _described(model: IntegerNetwork) -> tflite.TfliteModel:
     return describe(model, plan(schedule_of(model)).offsets)
 
 
@@ -31,7 +31,7 @@ def _described(model: IntegerModel) -> tflite.TfliteModel:
 @pytest.mark.parametrize("seed", range(80))
 def test_load_inverts_export(seed, tmp_path):
     model = random_model(seed, nodes=8)
-    loaded = load(export_model(model, tmp_path / "model.tflite"))
+    loaded = load_network(export_network(model, tmp_path / "model.tflite"))
     assert loaded == model
     assert list(loaded.tensors) == [model.input, *(node.output for node in model.nodes)]
 
@@ -76,18 +76,18 @@ def test_foreign_bytes(content, message, tmp_path):
     path = tmp_path / "some.tflite"
     path.write_bytes(content)
     with pytest.raises(FormatError, match=message) as error:
-        load(path)
+        load_network(path)
     assert str(path) in str(error.value)
 
 
 def test_missing_file(tmp_path):
     with pytest.raises(FormatError, match="none.tflite: cannot be read: No such file"):
-        load(tmp_path / "none.tflite")
+        load_network(tmp_path / "none.tflite")
 
 
 def test_a_directory(tmp_path):
     with pytest.raises(FormatError, match="cannot be read: Is a directory"):
-        load(tmp_path)
+        load_network(tmp_path)
 
 
 def test_a_network_of_built_in_operators(tmp_path):
@@ -101,7 +101,7 @@ def test_a_network_of_built_in_operators(tmp_path):
     path = tmp_path / "float.tflite"
     path.write_bytes(converter.convert())
     with pytest.raises(FormatError, match="not written by tfmix: operators built-in 0, built-in "):
-        load(path)
+        load_network(path)
 
 
 # -- well-formed files that say something wrong ---------------------------------------------------
@@ -261,7 +261,7 @@ def test_bad_files(change, message, tmp_path):
     path = tmp_path / "bad.tflite"
     path.write_bytes(tflite.write(file))
     with pytest.raises(FormatError, match=message) as error:
-        load(path)
+        load_network(path)
     assert str(error.value).startswith(f"{path}: ")
 
 
@@ -273,7 +273,7 @@ def test_the_model_of_these_tests():
 
 
 def test_unused_bits_must_be_zero():
-    def last_weights_byte(model: IntegerModel) -> int | None:
+    def last_weights_byte(model: IntegerNetwork) -> int | None:
         w = next(node.weights for node in model.nodes if node.weights is not None)
         if w.values.size * w.bits % 8 == 0:
             return None
@@ -322,7 +322,7 @@ def test_mutated_files_load_or_raise_format_error(tmp_path: Path):
     for _ in range(1_000):
         path.write_bytes(_mutant(files, rng))
         try:
-            load(path)
+            load_network(path)
         except FormatError:
             refused += 1
     assert refused > 700

@@ -11,11 +11,11 @@ from integer_models import model_of, random_model
 from tfmix.errors import FormatError
 from tfmix.integer import abi
 from tfmix.integer.lower import KernelCall, lift, lower, output_quant, params_size, plane_of
-from tfmix.integer.model import IntegerModel, IntegerNode, Kernel, canonical_window
+from tfmix.integer.model import IntegerNetwork, IntegerNode, Kernel, canonical_window
 from tfmix.ir.graph import Window, same_padding
 
 
-def _node(kernel: Kernel) -> tuple[IntegerNode, IntegerModel]:
+def _node(kernel: Kernel) -> tuple[IntegerNode, IntegerNetwork]:
     model = model_of(kernel)
     return next(node for node in model.nodes if node.kernel is kernel), model
 

@@ -1,11 +1,11 @@
-"""The schedule of an IntegerModel is that of the graph it came from."""
+"""The schedule of an IntegerNetwork is that of the graph it came from."""
 
 from __future__ import annotations
 
 import pytest
 from integer_models import random_model
 
-from tfmix.integer.model import IntegerModel, Kernel
+from tfmix.integer.model import IntegerNetwork, Kernel
 from tfmix.integer.schedule import schedule_of
 from tfmix.ir.graph import Graph, Node, Op, TensorSpec
 from tfmix.ir.schedule import schedule
@@ -25,7 +25,7 @@ _OPS = {
 }
 
 
-def _graph(model: IntegerModel) -> Graph:
+def _graph(model: IntegerNetwork) -> Graph:
     """The graph such a model is converted from, as far as memory is concerned: where a node has
     its own view of an input, a reshape stands before it."""
     tensors = {t.name: TensorSpec(t.name, t.shape, signed=False) for t in model.tensors.values()}

@@ -9,7 +9,7 @@ import pytest
 from integer_models import model_of, random_model
 
 from tfmix.errors import TfmixError
-from tfmix.integer.model import IntegerModel, IntegerTensor, Kernel, Rescale
+from tfmix.integer.model import IntegerNetwork, IntegerTensor, Kernel, Rescale
 from tfmix.integer.validate import check_model
 from tfmix.ir.graph import Window
 from tfmix.ir.quant import QuantParams
@@ -20,7 +20,7 @@ def test_valid_models_pass(seed):
     check_model(random_model(seed))
 
 
-def _with_node(kernel: Kernel, **fields) -> IntegerModel:
+def _with_node(kernel: Kernel, **fields) -> IntegerNetwork:
     """model_of(kernel) with fields of that node replaced; a callable is given the old value."""
     model = model_of(kernel)
     nodes = list(model.nodes)

@@ -1,4 +1,4 @@
-"""IntegerModel -> `.tflite`. docs/format.md documents the file."""
+"""IntegerNetwork -> `.tflite`. docs/format.md documents the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tfmix.export import tflite
 from tfmix.export.options import Header, op_name
 from tfmix.export.shapes import packed_shape, shape_of_view
 from tfmix.integer.lower import KernelCall, lower, plane_of
-from tfmix.integer.model import IntegerModel, IntegerNode, IntegerTensor
+from tfmix.integer.model import IntegerNetwork, IntegerNode, IntegerTensor
 from tfmix.integer.schedule import schedule_of
 from tfmix.integer.validate import check_model
 from tfmix.ir.graph import FIXED_BITS
@@ -28,19 +28,19 @@ NOT_IN_ARENA = -1
 ARENA_HEADER = (1, 1)
 
 
-def serialize(model: IntegerModel) -> bytes:
+def serialize(model: IntegerNetwork) -> bytes:
     """The file's bytes. TfmixError if the model is not valid, or says what a file cannot."""
     check_model(model)
     _check_expressible(model)
     return tflite.write(describe(model, plan(schedule_of(model)).offsets))
 
 
-def file_size(model: IntegerModel) -> int:
+def file_size(model: IntegerNetwork) -> int:
     """len(serialize(model)), but cheap: neither packs weights nor plans the arena."""
     return len(tflite.write(describe(model, dict.fromkeys(model.tensors, 0), zero_constants=True)))
 
 
-def export_model(model: IntegerModel, path: str | os.PathLike[str]) -> Path:
+def export_network(model: IntegerNetwork, path: str | os.PathLike[str]) -> Path:
     """Writes `model` to `path`, whole or not at all; an older file of that name is replaced.
 
     Returns the path. TfmixError if the model cannot be written, or the file not.
@@ -61,7 +61,7 @@ def export_model(model: IntegerModel, path: str | os.PathLike[str]) -> Path:
 
 
 def describe(
-    model: IntegerModel, offsets: Mapping[str, int], *, zero_constants: bool = False
+    model: IntegerNetwork, offsets: Mapping[str, int], *, zero_constants: bool = False
 ) -> tflite.TfliteModel:
     """The model in terms of the schema.
 
@@ -110,7 +110,7 @@ def arena_metadata(offsets: list[int]) -> bytes:
     return np.array([*ARENA_HEADER, len(offsets), *offsets], "<i4").tobytes()
 
 
-def _activation(model: IntegerModel, name: str) -> tflite.Tensor:
+def _activation(model: IntegerNetwork, name: str) -> tflite.Tensor:
     """Input and output look to other tools as those of the Keras model do."""
     tensor = model.tensors[name]
     if name == model.input or name == model.output:
@@ -126,8 +126,8 @@ def _options(node: IntegerNode, call: KernelCall, output: IntegerTensor) -> byte
     return header.pack() + call.params + (b"" if name_known else node.name.encode())
 
 
-def _check_expressible(model: IntegerModel) -> None:
-    """TfmixError for what `IntegerModel` can say and the file cannot."""
+def _check_expressible(model: IntegerNetwork) -> None:
+    """TfmixError for what `IntegerNetwork` can say and the file cannot."""
     if model.tensors[model.input].shape != model.input_shape:
         raise TfmixError(
             f"input tensor {model.input!r} has shape {model.tensors[model.input].shape}, "

@@ -1,4 +1,4 @@
-"""`.tflite` -> IntegerModel: the inverse of `export_model`, for files nobody can vouch for.
+"""`.tflite` -> IntegerNetwork: the inverse of `export_network`, for files nobody can vouch for.
 
 Two gates: the bytes must be the flatbuffer they claim to be (`tflite.read`), and the model they
 describe must be one that the kernels can run blind (`check_model`). Between them every fact that
@@ -21,7 +21,7 @@ from tfmix.integer import abi
 from tfmix.integer.lower import KernelCall, lift, lower, output_quant, params_size
 from tfmix.integer.model import (
     WEIGHTED_KERNELS,
-    IntegerModel,
+    IntegerNetwork,
     IntegerNode,
     IntegerTensor,
     Kernel,
@@ -32,8 +32,8 @@ from tfmix.ir.quant import QuantParams
 from tfmix.policy.cost.arena import ALIGNMENT
 
 
-def load(path: str | os.PathLike[str]) -> IntegerModel:
-    """The model that `export_model` wrote to `path`.
+def load_network(path: str | os.PathLike[str]) -> IntegerNetwork:
+    """The model that `export_network` wrote to `path`.
 
     FormatError, naming the file, what was found and what was expected, if it cannot be read, is
     truncated, damaged, foreign, or of a newer format version.
@@ -46,7 +46,7 @@ def load(path: str | os.PathLike[str]) -> IntegerModel:
         raise FormatError(f"{path}: {error}") from error
 
 
-def deserialize(data: bytes) -> IntegerModel:
+def deserialize(data: bytes) -> IntegerNetwork:
     """Inverse of `serialize`. TfmixError if `data` is no such file."""
     _check_ours(tflite.operator_names(data))
     file = tflite.read(data)
@@ -110,7 +110,7 @@ class _Loader:
         self._tensors: dict[str, IntegerTensor] = {}
         self._calls: list[KernelCall] = []
 
-    def model(self) -> IntegerModel:
+    def model(self) -> IntegerNetwork:
         file = self._file
         self._define_input(file.inputs[0])
         nodes = []
@@ -120,7 +120,7 @@ class _Loader:
             except TfmixError as error:
                 raise FormatError(f"operator {position}: {error}") from error
         output = self._activation(file.outputs[0])
-        model = IntegerModel(
+        model = IntegerNetwork(
             input=self._names[file.inputs[0]],
             output=output,
             input_shape=file.tensors[file.inputs[0]].shape[1:],
@@ -231,7 +231,7 @@ class _Loader:
             raise FormatError(f"tensor {index}, {_range(self._file)} expected")
         return self._file.tensors[index]
 
-    def _check_duplicates(self, model: IntegerModel) -> None:
+    def _check_duplicates(self, model: IntegerNetwork) -> None:
         """What the structs repeat (zero points, bits, counts) says the same everywhere."""
         for node, call in zip(model.nodes, self._calls, strict=True):
             again = lower(node, model.tensors)

@@ -9,8 +9,7 @@ import numpy as np
 import tf_keras
 
 from tfmix.fakequant.apply import graph_of, layer_of_tensor
-from tfmix.integer.model import IntegerModel
-from tfmix.integer.reference import run
+from tfmix.integer.inference import IntegerModel
 from tfmix.ir.quant import round_half_up
 
 
@@ -32,8 +31,8 @@ def compare(
     Softmax, which fake-quant leaves in float, is compared after rounding to its 8 bits.
     """
     graph = graph_of(model)
-    quant = {name: tensor.quant for name, tensor in integer_model.tensors.items()}
-    values = run(integer_model, quant[integer_model.input].quantize(x))
+    quant = integer_model.quantization
+    values = integer_model.tensors(x)
     differences = []
     for node in graph.steps:
         outputs = layer_of_tensor(model, node.output).output

@@ -18,12 +18,13 @@ from tfmix.fakequant.apply import BoundQuantizer, quantizers_of, require_quantiz
 from tfmix.frontend.keras import read
 from tfmix.integer.model import (
     AddRescale,
-    IntegerModel,
+    IntegerNetwork,
     IntegerNode,
     IntegerTensor,
     IntegerWeights,
     Kernel,
     Rescale,
+    canonical_window,
 )
 from tfmix.ir.graph import (
     SOFTMAX_SCALE,
@@ -47,7 +48,7 @@ _ADD_MULTIPLIER_MAX = 1 << 21
 _MAX_CLASSES = 32767
 
 
-def convert(model: tf_keras.Model) -> IntegerModel:
+def convert_network(model: tf_keras.Model) -> IntegerNetwork:
     """The integer network of a fake-quant model, at the bits now set.
 
     Raises CalibrationError where an activation's range is not known, UnsupportedModelError where
@@ -70,7 +71,7 @@ def convert(model: tf_keras.Model) -> IntegerModel:
     return lowering.network(weights_of)
 
 
-def skeleton(graph: Graph, policy: QuantizationPolicy, *, per_channel: bool) -> IntegerModel:
+def skeleton(graph: Graph, policy: QuantizationPolicy, *, per_channel: bool) -> IntegerNetwork:
     """An integer network with the structure and sizes of `graph` under `policy`, and no values.
 
     Its file is as large as that of the real one, byte for byte: a search measures sizes with it.
@@ -130,10 +131,10 @@ class _Lowering:
             return QuantParams(SOFTMAX_SCALE, 0, 8)
         return self._quants[self.graph.quantizer_of(tensor)]
 
-    def network(self, weights_of: Callable[[Node], IntegerWeights]) -> IntegerModel:
+    def network(self, weights_of: Callable[[Node], IntegerWeights]) -> IntegerNetwork:
         graph = self.graph
         buffers = [graph.input] + [node.output for node in graph.steps]
-        return IntegerModel(
+        return IntegerNetwork(
             input=graph.input,
             output=graph.buffer_of(graph.output),
             input_shape=graph.tensors[graph.input].shape,
@@ -157,22 +158,13 @@ class _Lowering:
             output=node.output,
             input_shapes=tuple(graph.hwc(name) for name in node.inputs),
             output_shape=graph.hwc(node.output),
-            window=window and self._used_window(node, window),
+            window=window and canonical_window(window, *graph.hwc(node.inputs[0])[:2]),
             padding=node.padding,
             weights=weights_of(node) if weighted else None,
             rescales=tuple(self._rescale(node, name) for name in node.inputs) if rescaled else (),
             add=self._add(node) if op is Op.ADD else None,
             table=self._softmax_table(node) if op is Op.SOFTMAX else None,
         )
-
-    def _used_window(self, node: Node, window: Window) -> Window:
-        """The window with as much padding at the bottom and the right as it reaches: what lies
-        beyond is never read, and neither kernels nor files know of it."""
-        top, _, left, _ = window.padding
-        (ih, iw, _), (oh, ow, _) = self.graph.hwc(node.inputs[0]), self.graph.hwc(node.output)
-        bottom = max(0, (oh - 1) * window.strides[0] + window.kernel[0] - ih - top)
-        right = max(0, (ow - 1) * window.strides[1] + window.kernel[1] - iw - left)
-        return Window(window.kernel, window.strides, (top, bottom, left, right))
 
     def _ratio(self, node: Node, source: str) -> float:
         return self.quant(source).scale / self.quant(node.output).scale
@@ -210,8 +202,7 @@ class _Lowering:
                 f"{node.name}: softmax over {classes} classes; allowed: at most {_MAX_CLASSES}"
             )
         distance = np.arange(256) * self.quant(node.inputs[0]).scale
-        table = round_half_up(65535 * np.exp(-distance)).astype(np.uint16)
-        return table[: np.flatnonzero(table)[-1] + 1]
+        return round_half_up(65535 * np.exp(-distance)).astype(np.uint16)
 
 
 def _kernel(node: Node, graph: Graph) -> tuple[Kernel, Window | None]:

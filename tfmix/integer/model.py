@@ -1,4 +1,4 @@
-"""`IntegerModel`: the network in integers, one `IntegerNode` per kernel call.
+"""`IntegerNetwork`: the network in integers, one `IntegerNode` per kernel call.
 
 A value object: `convert` makes it, `load` reads it back from a file, and the reference executor,
 the C kernels and the exporter consume it. docs/arithmetic.md defines what each field means.
@@ -153,7 +153,7 @@ class IntegerNode(_ArrayFields):
 
 
 @dataclass(frozen=True)
-class IntegerModel:
+class IntegerNetwork:
     """An integer-only network; one input, one output, nodes in execution order.
 
     input_shape, output_shape: as the Keras model has them, without the batch dimension; the

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tfmix.integer.model import IntegerModel, IntegerNode, IntegerTensor, Kernel
+from tfmix.integer.model import IntegerNetwork, IntegerNode, IntegerTensor, Kernel
 from tfmix.ir.graph import Window
 from tfmix.ir.quant import max_level
 
@@ -155,7 +155,7 @@ def run_node(
     return y.reshape(-1, *out.shape)
 
 
-def run(model: IntegerModel, q: Array) -> dict[str, Array]:
+def run(model: IntegerNetwork, q: Array) -> dict[str, Array]:
     """Every activation tensor of `model` for inputs q, uint8 [n, *input_shape]."""
     values = {model.input: q.reshape(-1, *model.tensors[model.input].shape)}
     for node in model.nodes:

@@ -1,4 +1,4 @@
-"""`CRuntime`: runs an `IntegerModel` with the C kernels, built for this machine.
+"""`CRuntime`: runs an `IntegerNetwork` with the C kernels, built for this machine.
 
 The same sources run on the device; tfmix/integer/reference.py is the slow NumPy twin that defines
 what they must compute. As on a device, every call is checked once by its kernel's prepare function,
@@ -18,7 +18,7 @@ import numpy as np
 from tfmix.errors import TfmixError
 from tfmix.integer import abi
 from tfmix.integer.lower import KernelCall, lower, params_size
-from tfmix.integer.model import WEIGHTED_KERNELS, IntegerModel, IntegerNode, IntegerTensor, Kernel
+from tfmix.integer.model import WEIGHTED_KERNELS, IntegerNetwork, IntegerNode, IntegerTensor, Kernel
 from tfmix.integer.packing import pack, unpack
 from tfmix.ir.quant import packed_size
 
@@ -125,7 +125,7 @@ class CRuntime:
     threads at once. TfmixError if a kernel refuses its parameters or they do not fit the tensors.
     """
 
-    def __init__(self, model: IntegerModel):
+    def __init__(self, model: IntegerNetwork):
         self.model = model
         self._library = load_library()
         self._buffers = {

@@ -1,10 +1,10 @@
-"""The schedule of an `IntegerModel`: one step per node, buffers of packed tensors."""
+"""The schedule of an `IntegerNetwork`: one step per node, buffers of packed tensors."""
 
 from __future__ import annotations
 
 import math
 
-from tfmix.integer.model import IntegerModel, IntegerNode, IntegerTensor
+from tfmix.integer.model import IntegerNetwork, IntegerNode, IntegerTensor
 from tfmix.ir.quant import packed_size
 from tfmix.ir.schedule import Schedule, Step, scratch_bytes
 
@@ -14,7 +14,7 @@ def tensor_bytes(tensor: IntegerTensor) -> int:
     return packed_size(math.prod(tensor.shape), tensor.quant.bits)
 
 
-def schedule_of(model: IntegerModel) -> Schedule:
+def schedule_of(model: IntegerNetwork) -> Schedule:
     """Equal to `schedule(graph, activation_bits)` of the graph the model was converted from."""
     steps = tuple(
         Step(

@@ -1,4 +1,4 @@
-"""`check_model`: everything that must hold of an `IntegerModel` before a kernel may run blind.
+"""`check_model`: everything that must hold of an `IntegerNetwork` before a kernel may run blind.
 
 The kernels trust their parameters, so a model that comes from a file passes through here first, and
 so does one that is about to be written.
@@ -15,7 +15,7 @@ from tfmix.errors import TfmixError
 from tfmix.integer.model import (
     WEIGHTED_KERNELS,
     WINDOW_KERNELS,
-    IntegerModel,
+    IntegerNetwork,
     IntegerNode,
     IntegerTensor,
     IntegerWeights,
@@ -35,7 +35,7 @@ MAX_CLASSES = 32_767
 MAX_TABLE = 256
 
 
-def check_model(model: IntegerModel) -> None:
+def check_model(model: IntegerNetwork) -> None:
     """TfmixError naming the first node or tensor that is wrong, what was found and expected."""
     for name, tensor in model.tensors.items():
         _check_tensor(name, tensor)
@@ -81,7 +81,7 @@ def _check_tensor(name: str, tensor: IntegerTensor) -> None:
         )
 
 
-def _check_order(model: IntegerModel) -> None:
+def _check_order(model: IntegerNetwork) -> None:
     """Each tensor is the input or written once, before it is read; nothing else is listed."""
     defined = {model.input}
     for node in model.nodes:

@@ -14,7 +14,7 @@ from itertools import zip_longest
 from typing import Any, NoReturn
 
 from tfmix.errors import FormatError, TfmixError
-from tfmix.ir.graph import FIXED_BITS, Graph
+from tfmix.ir.graph import FIXED_BITS, Graph, as_graph
 from tfmix.ir.quant import BIT_WIDTHS, check_bits
 
 #: Marks a JSON document as a policy, and the newest version of it that this module reads.
@@ -63,8 +63,12 @@ class QuantizationPolicy:
             object.__setattr__(self, field, checked)
 
     @classmethod
-    def uniform(cls, graph: Graph, bits: int) -> QuantizationPolicy:
-        """Everything at `bits`, but for `graph.fixed_tensors`, which stay at 8."""
+    def uniform(cls, model: Any, bits: int) -> QuantizationPolicy:
+        """Everything at `bits`, but for the network's input and its logits, which stay at 8.
+
+        model: a tf_keras model, or whatever else has a graph.
+        """
+        graph = as_graph(model)
         return cls(
             {node.name: bits for node in graph.weighted_nodes},
             {

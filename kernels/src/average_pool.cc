@@ -38,8 +38,8 @@ void AveragePool(const tfmix_average_pool_params& p, const uint8_t* input, uint8
         for (int32_t c = 0; c < count; ++c) sums[c] += x[c];
       });
       for (int32_t c = 0; c < count; ++c) {
-        staged[c] =
-            Clamp<kOutputBits>(p.output_zero_point + Requantize(WrappingShiftLeft(sums[c], p.left_shift), multiplier));
+        staged[c] = Clamp<kOutputBits>(
+            p.output_zero_point + Requantize(WrappingShiftLeft(sums[c], p.left_shift), multiplier));
       }
       Pack<kOutputBits>(staged, index + begin, count, output);
     }

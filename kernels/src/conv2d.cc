@@ -1,4 +1,7 @@
-// conv2d: y = clamp(zero_point_y + requantize(sum x * (w - zero_point_w) + bias)).
+// conv2d:
+//
+//     acc = sum x * (w - zero_point_w)
+//     y = clamp(zero_point_y + requantize((acc << left_shift) + bias))
 //
 // Four output pixels at a time: their windows are unpacked into four columns of int16 in scratch,
 // so that each unpacked weight serves four dot products and the input's bits matter nowhere else.

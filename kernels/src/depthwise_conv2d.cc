@@ -1,5 +1,7 @@
-// depthwise_conv2d: y = clamp(zero_point_y + requantize(sum x * (w - zero_point_w) + bias)), where
-// the sum goes over the window of one input channel.
+// depthwise_conv2d:
+//
+//     acc = sum x * (w - zero_point_w)
+//     y = clamp(zero_point_y + requantize((acc << left_shift) + bias))
 //
 // Channels lie next to each other in input, weights and output, so a run of them is computed
 // together: for each element of the window, all its sums take one product.

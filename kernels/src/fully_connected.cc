@@ -1,4 +1,7 @@
-// fully_connected: y = clamp(zero_point_y + requantize(sum x * (w - zero_point_w) + bias)).
+// fully_connected:
+//
+//     acc = sum x * (w - zero_point_w)
+//     y = clamp(zero_point_y + requantize((acc << left_shift) + bias))
 #include <algorithm>
 #include <cstdint>
 

@@ -1,4 +1,5 @@
-// requantize: y = clamp(zero_point_y + requantize(q - zero_point_x)) of each element.
+// requantize: y = clamp(zero_point_y + requantize((q - zero_point_x) << left_shift)) of each
+// element.
 #include <cstdint>
 
 #include "checks.h"

@@ -18,8 +18,8 @@ inline int32_t WrappingShiftLeft(int32_t value, int32_t shift) {
   return static_cast<int32_t>(static_cast<uint32_t>(value) << shift);
 }
 
-// round(value * multiplier / 2^32), ties upwards. `value` is an accumulator shifted left. The result
-// lies in [-2^30, 2^30], so that a zero point can be added to it.
+// round(value * multiplier / 2^32), ties upwards. `value` is an accumulator shifted left. The
+// result lies in [-2^30, 2^30], so that a zero point can be added to it.
 inline int32_t Requantize(int32_t value, int32_t multiplier) {
   constexpr int64_t kHalf = int64_t{1} << 31;
   return static_cast<int32_t>((int64_t{value} * multiplier + kHalf) >> 32);

@@ -31,7 +31,8 @@ inline void RescaleRun(const Rescale& r, const uint8_t* input, int32_t input_fir
     const int32_t n = std::min(kRun, count - begin);
     Unpack(r.input_bits, input, input_first + begin, n, r.input_zero_point, x);
     for (int32_t i = 0; i < n; ++i) {
-      y[i] = Clamp<kOutputBits>(r.output_zero_point + Requantize(WrappingShiftLeft(x[i], r.left_shift), r.multiplier));
+      y[i] = Clamp<kOutputBits>(r.output_zero_point +
+                                Requantize(WrappingShiftLeft(x[i], r.left_shift), r.multiplier));
     }
     Pack<kOutputBits>(y, output_first + begin, n, output);
   }

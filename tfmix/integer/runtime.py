@@ -8,17 +8,25 @@ when the runtime is made, and runs unchecked afterwards.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tfmix.errors import TfmixError
 from tfmix.integer import abi
 from tfmix.integer.lower import KernelCall, lower, params_size
-from tfmix.integer.model import WEIGHTED_KERNELS, IntegerNetwork, IntegerNode, IntegerTensor, Kernel
+from tfmix.integer.model import (
+    WEIGHTED_KERNELS,
+    IntegerNetwork,
+    IntegerNode,
+    IntegerTensor,
+    Kernel,
+)
 from tfmix.integer.packing import pack, unpack
 from tfmix.ir.quant import packed_size
 
@@ -76,11 +84,8 @@ def prepare(call: KernelCall) -> BufferSizes:
     library = load_library()
     bits = abi.parse_variant(call.variant)
     variant = _Variant(
-        bits.a or 0,
-        bits.b or 0,
-        bits.weight_bits or 0,
-        bits.output_bits or 0,
-        bool(bits.per_channel),
+        *(value or 0 for value in (bits.a, bits.b, bits.weight_bits, bits.output_bits)),
+        per_channel=bool(bits.per_channel),
     )
     expected = params_size(call.kernel, call.params)
     if len(call.params) != expected:
@@ -90,12 +95,13 @@ def prepare(call: KernelCall) -> BufferSizes:
     sizes = _Sizes()
     function = getattr(library, f"tfmix_{call.kernel.value}_prepare")
     if call.kernel is Kernel.CONCATENATE:
-        head = ctypes.sizeof(abi.ConcatenateParams)
-        input_sizes = (ctypes.c_int32 * len(call.inputs))()
+        head, item = ctypes.sizeof(abi.ConcatenateParams), ctypes.sizeof(abi.ConcatenateInput)
+        count = (len(call.params) - head) // item
+        input_sizes = (ctypes.c_int32 * count)()
         status = function(
             call.params,
             call.params[head:],
-            (len(call.params) - head) // ctypes.sizeof(abi.ConcatenateInput),
+            count,
             ctypes.byref(variant),
             input_sizes,
             ctypes.byref(sizes),
@@ -103,7 +109,7 @@ def prepare(call: KernelCall) -> BufferSizes:
         inputs = tuple(input_sizes)
     else:
         status = function(call.params, ctypes.byref(variant), ctypes.byref(sizes))
-        inputs = (sizes.input, sizes.second_input)[: len(call.inputs)]
+        inputs = (sizes.input, sizes.second_input) if call.kernel is Kernel.ADD else (sizes.input,)
     if status != 0:
         message = library.tfmix_status_message(status).decode()
         raise TfmixError(f"{call.node}: {call.variant} refuses its parameters: {message}")
@@ -113,6 +119,71 @@ def prepare(call: KernelCall) -> BufferSizes:
 def scratch_bytes(node: IntegerNode, tensors: Mapping[str, IntegerTensor]) -> int:
     """Bytes of scratch memory that the kernel of `node` needs while it runs."""
     return prepare(lower(node, tensors, zero_constants=True)).scratch
+
+
+def bind(
+    call: KernelCall,
+    sizes: BufferSizes,
+    inputs: Sequence[np.ndarray],
+    output: np.ndarray,
+    scratch: np.ndarray,
+) -> Callable[[], None]:
+    """The call as a function of nothing: kernel, buffers and addresses are settled here, once.
+
+    sizes: what `prepare(call)` returned. inputs, output: uint8, packed; scratch: at least
+    sizes.scratch bytes, aligned to 4. TfmixError naming the node if a buffer has another size.
+    """
+    _check_sizes(call, sizes, inputs, output, scratch)
+    # Pointers made by data_as keep their arrays alive.
+    pointers = [_pointer(array) for array in inputs]
+    params = ctypes.create_string_buffer(call.params, len(call.params))
+    constants = ctypes.create_string_buffer(call.constants, len(call.constants) or 1)
+    arguments: tuple[Any, ...]
+    if call.kernel in WEIGHTED_KERNELS:
+        arguments = (params, *pointers, constants, _pointer(output), _pointer(scratch))
+    elif call.kernel is Kernel.SOFTMAX:
+        arguments = (params, *pointers, constants, _pointer(output))
+    elif call.kernel is Kernel.CONCATENATE:
+        descriptions = ctypes.byref(params, ctypes.sizeof(abi.ConcatenateParams))
+        addresses = (ctypes.c_void_p * len(pointers))(*(pointer.value for pointer in pointers))
+        addresses.keep_alive = pointers
+        arguments = (params, descriptions, addresses, _pointer(output))
+    else:
+        arguments = (params, *pointers, _pointer(output))
+    function = getattr(load_library(), f"tfmix_{call.variant}")
+    function.restype = None
+    return partial(function, *arguments)
+
+
+def _check_sizes(
+    call: KernelCall,
+    sizes: BufferSizes,
+    inputs: Sequence[np.ndarray],
+    output: np.ndarray,
+    scratch: np.ndarray,
+) -> None:
+    if not len(call.inputs) == len(inputs) == len(sizes.inputs):
+        raise TfmixError(
+            f"{call.node}: {len(call.inputs)} inputs, {call.variant} expects {len(sizes.inputs)}"
+        )
+    checks = [
+        *zip((f"tensor {name!r}" for name in call.inputs), inputs, sizes.inputs, strict=True),
+        (f"tensor {call.output!r}", output, sizes.output),
+        ("constants", memoryview(call.constants), sizes.constants),
+    ]
+    for what, buffer, expected in checks:
+        if buffer.nbytes != expected:
+            raise TfmixError(
+                f"{call.node}: {what} of {buffer.nbytes} bytes, {call.variant} expects {expected}"
+            )
+    if scratch.nbytes < sizes.scratch:
+        raise TfmixError(
+            f"{call.node}: scratch of {scratch.nbytes} bytes, {call.variant} needs {sizes.scratch}"
+        )
+
+
+def _pointer(array: np.ndarray) -> ctypes.c_void_p:
+    return array.ctypes.data_as(ctypes.c_void_p)
 
 
 # -- the model ----------------------------------------------------------------------------------
@@ -127,17 +198,24 @@ class CRuntime:
 
     def __init__(self, model: IntegerNetwork):
         self.model = model
-        self._library = load_library()
         self._buffers = {
             name: np.zeros(packed_size(_elements(tensor), tensor.quant.bits), np.uint8)
             for name, tensor in model.tensors.items()
         }
         calls = [lower(node, model.tensors) for node in model.nodes]
         sizes = [prepare(call) for call in calls]
-        # At least one byte, so that there is an address; int32 for its alignment.
         largest = max((s.scratch for s in sizes), default=0)
-        self._scratch = np.zeros(largest // 4 + 1, np.int32)
-        self._steps = [self._bind(call, s) for call, s in zip(calls, sizes, strict=True)]
+        scratch = np.zeros((largest + 3) // 4, np.int32)
+        self._steps = [
+            bind(
+                call,
+                s,
+                [self._buffers[name] for name in call.inputs],
+                self._buffers[call.output],
+                scratch,
+            )
+            for call, s in zip(calls, sizes, strict=True)
+        ]
 
     def run(self, q: np.ndarray) -> np.ndarray:
         """uint8 [n, *input_shape] -> uint8 [n, *output_shape]."""
@@ -173,46 +251,6 @@ class CRuntime:
             for name, result in results.items()
         }
 
-    def _bind(self, call: KernelCall, sizes: BufferSizes) -> Callable[[], None]:
-        """The call as a function of nothing: kernel and addresses are settled here, once."""
-        self._check_sizes(call, sizes)
-        inputs = [_address(self._buffers[name]) for name in call.inputs]
-        output = _address(self._buffers[call.output])
-        params = ctypes.create_string_buffer(call.params, len(call.params))
-        constants = ctypes.create_string_buffer(call.constants, len(call.constants) or 1)
-        if call.kernel in WEIGHTED_KERNELS:
-            arguments = (params, *inputs, constants, output, _address(self._scratch))
-        elif call.kernel is Kernel.SOFTMAX:
-            arguments = (params, *inputs, constants, output)
-        elif call.kernel is Kernel.CONCATENATE:
-            descriptions = ctypes.byref(params, ctypes.sizeof(abi.ConcatenateParams))
-            addresses = (ctypes.c_void_p * len(inputs))(*(address.value for address in inputs))
-            arguments = (params, descriptions, addresses, output)
-        else:
-            arguments = (params, *inputs, output)
-        function = getattr(self._library, f"tfmix_{call.variant}")
-        function.restype = None
-        return partial(function, *arguments)
-
-    def _check_sizes(self, call: KernelCall, sizes: BufferSizes) -> None:
-        if len(sizes.inputs) != len(call.inputs):
-            raise TfmixError(
-                f"{call.node}: {call.variant} has {len(call.inputs)} inputs, "
-                f"{len(sizes.inputs)} expected"
-            )
-        named = [*zip(call.inputs, sizes.inputs, strict=True), (call.output, sizes.output)]
-        checks = [(f"tensor {name!r}", size, self._buffers[name].size) for name, size in named]
-        checks.append(("constants", sizes.constants, len(call.constants)))
-        for what, expected, found in checks:
-            if found != expected:
-                raise TfmixError(
-                    f"{call.node}: {what} of {found} bytes, {call.variant} expects {expected}"
-                )
-
 
 def _elements(tensor: IntegerTensor) -> int:
-    return int(np.prod(tensor.shape))
-
-
-def _address(array: np.ndarray) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
+    return math.prod(tensor.shape)

@@ -93,7 +93,7 @@ typedef struct tfmix_conv_params {
   int32_t stride_width;
   int32_t pad_top;
   int32_t pad_left;
-  int32_t input_zero_point; /* what padding reads; it is folded into the bias otherwise */
+  int32_t input_zero_point; /* what padding reads; otherwise it is folded into the bias */
   int32_t output_zero_point;
   int32_t left_shift;
   int32_t multiplier_count; /* 1 or output_channels */
@@ -195,11 +195,12 @@ typedef struct tfmix_softmax_params {
  *
  * Each returns TFMIX_OK and fills `sizes`, or says what is wrong and leaves `sizes` undefined.
  *
- * The limits, besides those beside the fields: every size, kernel and stride is at least 1; the
- * number of elements of a tensor and the bytes of a buffer fit int32; 0 <= padding < kernel; every
- * window holds an element of the image; 0 <= zero point <= 2^bits - 1; 0 <= left_shift <= 31. Where
- * the parameters alone decide it, no intermediate value leaves int32; for the kernels with weights
- * this is K * (2^input_bits - 1) * (2^weight_bits - 1) <= 2^31 - 1 with K products per output.
+ * The limits, besides those beside the fields: every size, kernel and stride is at least 1; a
+ * tensor has at most 2^30 elements and a buffer at most 2^31 - 1 bytes; 0 <= padding < kernel;
+ * every window holds an element of the image; 0 <= zero point <= 2^bits - 1; 0 <= left_shift <= 31.
+ * Where the parameters alone decide it, no intermediate value leaves int32; for the kernels with
+ * weights this is K * (2^input_bits - 1) * (2^weight_bits - 1) <= 2^31 - 1 with K products per
+ * output.
  */
 
 TFMIX_API tfmix_status tfmix_conv2d_prepare(const tfmix_conv_params* params,
@@ -241,9 +242,9 @@ TFMIX_API tfmix_status tfmix_softmax_prepare(const tfmix_softmax_params* params,
  *
  *     int32 bias[oc] | int32 multiplier[multiplier_count] | packed weights | uint8 zero_point[oc|1]
  *
- * with weights by [oc][kernel row][kernel column][input channel] in conv2d, [kernel row][kernel
- * column][oc] in depthwise_conv2d, [oc][input feature] in fully_connected. Where prepare asks for
- * no scratch, `scratch` may be NULL.
+ * with left_shift fractional bits in the bias and with the weights by [oc][kernel row][kernel
+ * column][input channel] in conv2d, [kernel row][kernel column][oc] in depthwise_conv2d, [oc][input
+ * feature] in fully_connected. Where prepare asks for no scratch, `scratch` may be NULL.
  */
 
 #define TFMIX_DECLARE_WEIGHTED_(name_, params_)                                               \

@@ -92,7 +92,7 @@ def accuracy(model, data) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("build/demo"), help="where files go")
+    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="where files go")
     output = parser.parse_args().output
     output.mkdir(parents=True, exist_ok=True)
     start = time.time()

@@ -1,0 +1,40 @@
+# Two commands do everything, set-up included:
+#   make demo    the main job on real data, in about a minute
+#   make test    the tests
+
+SETUP := .venv/installed
+RUN := TF_CPP_MIN_LOG_LEVEL=2 .venv/bin/python
+
+.PHONY: demo test lint format clean help
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    train, quantize to a budget, export and run a network on real digits"
+	@echo "make test    run the tests"
+	@echo "make lint    ruff and clang-format, without changing anything"
+	@echo "make format  let ruff and clang-format rewrite the sources"
+	@echo "make clean   remove what was built, .venv included"
+
+$(SETUP): scripts/setup.sh pyproject.toml setup.py $(wildcard kernels/src/* kernels/host/* kernels/include/*/*)
+	@bash scripts/setup.sh
+
+demo: $(SETUP)
+	@$(RUN) examples/digits.py
+
+test: $(SETUP)
+	$(RUN) -m pytest -q
+
+CXX_SOURCES := $(shell find kernels -name '*.cc' -o -name '*.h' | sort)
+
+lint: $(SETUP)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+format: $(SETUP)
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+	.venv/bin/clang-format -i $(CXX_SOURCES)
+
+clean:
+	rm -rf .venv build-python demo-output tfmix/_kernels.so *.egg-info

@@ -7,7 +7,7 @@
 
 extern "C" {
 
-// A field of a parameter struct. The last entry of each struct has an empty name; its offset is the
+// A field of a struct. The last entry of each struct has an empty name; its offset is the
 // size of the struct.
 typedef struct tfmix_host_field {
   const char* struct_name;
@@ -99,6 +99,18 @@ constexpr tfmix_host_field kFields[] = {
     TFMIX_FIELD_(tfmix_softmax_params, classes)
     TFMIX_FIELD_(tfmix_softmax_params, table_size)
     TFMIX_SIZE_(tfmix_softmax_params)
+    TFMIX_FIELD_(tfmix_variant, input_bits)
+    TFMIX_FIELD_(tfmix_variant, second_input_bits)
+    TFMIX_FIELD_(tfmix_variant, weight_bits)
+    TFMIX_FIELD_(tfmix_variant, output_bits)
+    TFMIX_FIELD_(tfmix_variant, per_channel)
+    TFMIX_SIZE_(tfmix_variant)
+    TFMIX_FIELD_(tfmix_sizes, input)
+    TFMIX_FIELD_(tfmix_sizes, second_input)
+    TFMIX_FIELD_(tfmix_sizes, constants)
+    TFMIX_FIELD_(tfmix_sizes, output)
+    TFMIX_FIELD_(tfmix_sizes, scratch)
+    TFMIX_SIZE_(tfmix_sizes)
     // clang-format on
 };
 

@@ -1,0 +1,197 @@
+"""Random nodes for one kernel variant each, with the shapes and values where mistakes hide.
+
+Odd channel counts, single pixels, asymmetric padding, windows larger than the image, zero points
+at both ends of the range, multipliers that saturate, negative ones, left shifts, and now and then
+sums and channel counts longer than the runs that kernels work in.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfmix.integer.abi import Variant, parse_variant
+from tfmix.integer.model import (
+    AddRescale,
+    IntegerNode,
+    IntegerTensor,
+    IntegerWeights,
+    Kernel,
+    Rescale,
+    used_padding,
+)
+from tfmix.ir.graph import SOFTMAX_SCALE, Window
+from tfmix.ir.quant import BIT_WIDTHS, QuantParams, max_level
+
+INT32_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """A node, the tensors it reads and writes, and values for its inputs."""
+
+    node: IntegerNode
+    tensors: dict[str, IntegerTensor]
+    inputs: tuple[np.ndarray, ...]
+
+
+def random_case(variant: str, rng: np.random.Generator) -> Case:
+    return _Draw(parse_variant(variant), rng).case()
+
+
+class _Draw:
+    def __init__(self, variant: Variant, rng: np.random.Generator):
+        self.variant = variant
+        self.rng = rng
+
+    def case(self) -> Case:
+        kernel = self.variant.kernel
+        shapes, output_shape, fields = getattr(self, f"_{kernel.value}")()
+        bits = [self.variant.a, self.variant.b][: len(shapes)]
+        if kernel is Kernel.CONCATENATE:
+            bits = [int(self.rng.choice(BIT_WIDTHS)) for _ in shapes]
+        quants = [self._quant(b) for b in bits]
+        if kernel in (Kernel.MAX_POOL, Kernel.PAD):
+            output = quants[0]
+        elif kernel is Kernel.SOFTMAX:
+            output = QuantParams(SOFTMAX_SCALE, 0, 8)
+        else:
+            output = self._quant(self.variant.output_bits)
+        names = [f"x{i}" for i in range(len(shapes))]
+        tensors = {
+            name: IntegerTensor(name, shape, quant)
+            for name, shape, quant in zip(
+                [*names, "y"], [*shapes, output_shape], [*quants, output], strict=True
+            )
+        }
+        node = IntegerNode("node", kernel, tuple(names), "y", tuple(shapes), output_shape, **fields)
+        inputs = tuple(
+            self.rng.integers(0, max_level(q.bits) + 1, shape, np.uint8)
+            for shape, q in zip(shapes, quants, strict=True)
+        )
+        return Case(node, tensors, inputs)
+
+    # -- pieces -----------------------------------------------------------------------------
+
+    def _int(self, low: int, high: int) -> int:
+        """Uniform in [low, high]."""
+        return int(self.rng.integers(low, high + 1))
+
+    def _one_in(self, n: int) -> bool:
+        return self._int(1, n) == 1
+
+    def _quant(self, bits: int) -> QuantParams:
+        ends = self._int(0, 3)
+        zero_point = {0: 0, 1: max_level(bits)}.get(ends, self._int(0, max_level(bits)))
+        return QuantParams(0.1, zero_point, bits)
+
+    def _channels(self, long: int = 45) -> int:
+        return self._int(1, long) if self._one_in(6) else self._int(1, 7)
+
+    def _plane(self) -> tuple[int, int]:
+        return (1, 1) if self._one_in(6) else (self._int(1, 5), self._int(1, 5))
+
+    def _axis(self, size: int) -> tuple[int, int, int, int, int]:
+        """(kernel, stride, padding before, padding after, output size)."""
+        kernel, stride = self._int(1, 4), self._int(1, 3)
+        before = self._int(0, kernel - 1)
+        output = self._int(1, (size - 1 + before) // stride + 1)
+        return kernel, stride, before, used_padding(size, kernel, stride, before, output), output
+
+    def _window(self) -> tuple[tuple[int, int], tuple[int, int], Window]:
+        plane = self._plane()
+        (kh, sh, top, bottom, oh), (kw, sw, left, right, ow) = map(self._axis, plane)
+        return plane, (oh, ow), Window((kh, kw), (sh, sw), (top, bottom, left, right))
+
+    def _multiplier(self, values: float, left_shift: int) -> int:
+        """Spreads values of this size over the output, or saturates."""
+        levels = 2.0 ** (self.variant.output_bits or 8)
+        m = levels / values * self.rng.uniform(0.1, 4.0) * 2.0 ** (32 - left_shift)
+        return int(min(m, INT32_MAX))
+
+    def _rescale(self, elements: int = 1) -> Rescale:
+        left_shift = self._int(0, 8)
+        return Rescale(self._multiplier(2.0 ** (self.variant.a or 8), left_shift), left_shift)
+
+    def _weights(self, shape: tuple[int, ...], channels: int, depth: int) -> IntegerWeights:
+        v = self.variant
+        largest = depth * max_level(v.a) * max_level(v.weight_bits)
+        left_shift = min(self._int(0, 4), int(math.log2(INT32_MAX // 2 / largest)))
+        spread = math.sqrt(depth) * 2.0 ** (v.a + v.weight_bits) / 4
+        multipliers = channels if v.per_channel or self._one_in(2) else 1
+        bias = self.rng.uniform(-spread, spread, channels) * 2.0**left_shift
+        sizes = [self._multiplier(spread, left_shift) for _ in range(multipliers)]
+        signs = self.rng.choice([-1, 1, 1], multipliers)
+        return IntegerWeights(
+            values=self.rng.integers(0, max_level(v.weight_bits) + 1, shape, np.uint8),
+            bits=v.weight_bits,
+            per_channel=v.per_channel,
+            zero_point=np.array(
+                [self._quant(v.weight_bits).zero_point for _ in range(channels)], np.uint8
+            )[: channels if v.per_channel else 1],
+            bias=bias.astype(np.int32),
+            multiplier=(np.array(sizes) * signs).astype(np.int32),
+            left_shift=left_shift,
+        )
+
+    # -- one method per kernel: input shapes, output shape, fields of the node ------------------
+
+    def _conv2d(self):
+        plane, output, window = self._window()
+        ic, oc = self._channels(), self._channels()
+        weights = self._weights((oc, *window.kernel, ic), oc, math.prod(window.kernel) * ic)
+        return [(*plane, ic)], (*output, oc), {"window": window, "weights": weights}
+
+    def _depthwise_conv2d(self):
+        plane, output, window = self._window()
+        ic = self._channels()
+        oc = ic * (self._int(2, 3) if self._one_in(3) else 1)
+        weights = self._weights((*window.kernel, oc), oc, math.prod(window.kernel))
+        return [(*plane, ic)], (*output, oc), {"window": window, "weights": weights}
+
+    def _fully_connected(self):
+        plane, ic, oc = self._plane(), self._channels(), self._channels()
+        features = math.prod(plane) * ic
+        weights = self._weights((oc, features), oc, features)
+        return [(*plane, ic)], (1, 1, oc), {"weights": weights}
+
+    def _add(self):
+        shape = (*self._plane(), self._channels())
+        shift = self._int(1, 20)
+        multipliers = [int(m) for m in self.rng.uniform(-2, 2, 2) * 2.0**shift]
+        offset = int(self.rng.uniform(-200, 200) * 2.0**shift)
+        return [shape] * 2, shape, {"add": AddRescale(tuple(multipliers), offset, shift)}
+
+    def _concatenate(self):
+        plane, channels = self._plane(), [self._channels() for _ in range(self._int(1, 4))]
+        rescales = tuple(self._rescale() for _ in channels)
+        return [(*plane, c) for c in channels], (*plane, sum(channels)), {"rescales": rescales}
+
+    def _requantize(self):
+        shape = (*self._plane(), self._channels())
+        return [shape], shape, {"rescales": (self._rescale(),)}
+
+    def _average_pool(self):
+        plane, output, window = self._window()
+        c = self._channels()
+        fields = {"window": window, "rescales": (self._rescale(),)}
+        return [(*plane, c)], (*output, c), fields
+
+    def _max_pool(self):
+        plane, output, window = self._window()
+        c = self._channels()
+        return [(*plane, c)], (*output, c), {"window": window}
+
+    def _pad(self):
+        (rows, columns), c = self._plane(), self._channels()
+        top, bottom, left, right = padding = tuple(self._int(0, 3) for _ in range(4))
+        output = (rows + top + bottom, columns + left + right, c)
+        return [(rows, columns, c)], output, {"padding": padding}
+
+    def _softmax(self):
+        shape = (1, self._int(1, 3), self._channels(long=300))
+        d = np.arange(self._int(1, 256))
+        table = np.floor(65_535 * np.exp(-d * self.rng.uniform(0.001, 2.0)) + 0.5)
+        return [shape], shape, {"table": table.astype(np.uint16)}

@@ -11,9 +11,7 @@ import numpy as np
 import tf_keras
 
 #: Models and data that are not part of the repository, see its README.
-DATA = Path(
-    os.environ.get("TFMIX_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
-)
+DATA = Path(os.environ.get("TFMIX_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
 def require_data() -> None:

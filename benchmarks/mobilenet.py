@@ -1,6 +1,6 @@
 """MobileNetV1 and V2 1.0 224 (random weights) in (2 MB, 512 kB): search, convert and export times.
 
-    .venv/bin/python benchmarks/mobilenet.py
+.venv/bin/python benchmarks/mobilenet.py
 """
 
 from __future__ import annotations

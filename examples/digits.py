@@ -116,9 +116,7 @@ def main() -> None:
     print("5/5 running the file with the C kernels")
     q = integer_model.run(integer_model.quantize(test[0]))
     exact = np.array_equal(q, integer_model.run(integer_model.quantize(test[0]), "reference"))
-    agreement = np.mean(
-        q.argmax(axis=-1) == qmodel.predict(test[0], verbose=0).argmax(axis=-1)
-    )
+    agreement = np.mean(q.argmax(axis=-1) == qmodel.predict(test[0], verbose=0).argmax(axis=-1))
 
     eight = tfmix.memory_report(in_8_bits, budget=BUDGET)
     ours = tfmix.memory_report(qmodel, budget=BUDGET)

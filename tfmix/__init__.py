@@ -1,9 +1,9 @@
 """Mixed-precision (2, 4, 8 bit) quantization of Keras CNNs for microcontrollers.
 
-    qmodel = tfmix.quantize_model(model, tfmix.Budget(flash="2MB", ram="512kB"),
-                                  calibration_data=x)
-    qmodel.compile(...); qmodel.fit(...)
-    tfmix.export(qmodel, "model.tflite")
+qmodel = tfmix.quantize_model(model, tfmix.Budget(flash="2MB", ram="512kB"),
+                              calibration_data=x)
+qmodel.compile(...); qmodel.fit(...)
+tfmix.export(qmodel, "model.tflite")
 """
 
 from tfmix.api import (

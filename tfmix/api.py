@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import tf_keras
 
 from tfmix.budget import Budget
@@ -15,8 +14,8 @@ from tfmix.errors import BudgetError, TfmixError
 from tfmix.export.flatbuffer import export_network, file_size
 from tfmix.export.load import load_network
 from tfmix.fakequant.apply import (
-    get_policy,
     apply,
+    get_policy,
     is_quantized,
     quantizers_of,
     require_quantized,
@@ -29,7 +28,6 @@ from tfmix.frontend.keras import problems_of, read
 from tfmix.integer.convert import convert_network, skeleton
 from tfmix.integer.inference import IntegerModel
 from tfmix.ir.graph import Graph, as_graph
-from tfmix.policy import search as searchers
 from tfmix.policy.cost.memory import (
     DeployedMemory,
     MemoryModel,
@@ -160,7 +158,9 @@ def memory_report(
         graph = fold_batch_norm(read(model)).graph
     accounting = accounting or (budget.accounting if budget else "deployed")
     _check_choice("accounting", accounting, ("deployed", "paper"))
-    return _memory_report(_memory_model(graph, weights or "per_channel", accounting), policy, budget)
+    return _memory_report(
+        _memory_model(graph, weights or "per_channel", accounting), policy, budget
+    )
 
 
 def convert(model: tf_keras.Model) -> IntegerModel:
@@ -210,7 +210,12 @@ def _memory_model(graph: Graph, weights: Weights, accounting: str) -> MemoryMode
 def _require_fit(report: MemoryReport, budget: Budget) -> None:
     """The policy given or found must fit: BudgetError with the larger figure otherwise."""
     for what, found, limit, step in (
-        ("FLASH", report.flash_bytes, budget.flash, max(report.steps, key=lambda s: s.weight_bytes)),
+        (
+            "FLASH",
+            report.flash_bytes,
+            budget.flash,
+            max(report.steps, key=lambda s: s.weight_bytes),
+        ),
         ("RAM", report.ram_bytes, budget.ram, report.peak_step),
     ):
         if limit is not None and found > limit:

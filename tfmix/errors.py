@@ -15,7 +15,8 @@ class UnsupportedModelError(TfmixError):
     def __init__(self, problems: Sequence[str]):
         self.problems = tuple(problems)
         lines = "\n".join(f"  - {problem}" for problem in self.problems)
-        super().__init__(f"the model cannot be quantized, {len(self.problems)} problem(s):\n{lines}")
+        count = len(self.problems)
+        super().__init__(f"the model cannot be quantized, {count} problem(s):\n{lines}")
 
 
 class BudgetError(TfmixError):

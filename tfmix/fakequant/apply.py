@@ -20,7 +20,7 @@ from tfmix.fakequant.quantizers import ActivationQuantizer, MinMaxWeightQuantize
 from tfmix.fakequant.rebuild import build_float
 from tfmix.fakequant.scheme import PREFIX, MixedPrecisionConfig, MixedPrecisionScheme
 from tfmix.frontend.keras import KerasNetwork, Unwrapped, read
-from tfmix.ir.graph import Graph, Node, Op, as_graph
+from tfmix.ir.graph import Graph, Op, as_graph
 from tfmix.policy.policy import QuantizationPolicy
 
 

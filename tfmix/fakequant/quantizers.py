@@ -158,9 +158,7 @@ class ActivationQuantizer(Quantizer):
             )
 
         variables = {"bits": _add_bits(layer, name)}
-        variables["alpha"] = add_range(
-            "alpha", self.maximum or 6.0, RangeConstraint(self.maximum)
-        )
+        variables["alpha"] = add_range("alpha", self.maximum or 6.0, RangeConstraint(self.maximum))
         if self.signed:
             variables["low"] = add_range("low", -6.0, NegativeConstraint())
         variables["calibrated"] = layer.add_weight(

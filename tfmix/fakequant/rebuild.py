@@ -95,7 +95,7 @@ class _Builder:
     # -- windows ----------------------------------------------------------------------------
 
     def _keras_padding(self, node: Node) -> str | None:
-        """"same" or "valid", or None where only explicit padding will do."""
+        """ "same" or "valid", or None where only explicit padding will do."""
         window: Window = node.window
         if not any(window.padding):
             return "valid"
@@ -193,7 +193,7 @@ class _Builder:
 
 
 def _like(original: Any, kind: type, settings: dict[str, Any]) -> _layers.Layer:
-    """A new layer of `kind` with `settings`, the rest as `original` has it if it is of that kind."""
+    """A new layer of `kind` with `settings`; the rest as `original` has it, if of that kind."""
     if type(original) is not kind:
         return kind(**settings)
     config = original.get_config()

@@ -124,7 +124,9 @@ def _not_a_network(model: Any) -> str | None:
     if not getattr(model, "_is_graph_network", False):
         if isinstance(model, tf_keras.Sequential):
             return f"{model.name}: the Sequential model has no input shape yet: give it an Input"
-        return f"{model.name}: a subclassed model; only Sequential and functional models can be read"
+        return (
+            f"{model.name}: a subclassed model; only Sequential and functional models can be read"
+        )
     return None
 
 
@@ -463,9 +465,7 @@ def _batch_norm(context: _Context, problems: _LayerProblems) -> None:
 
 def _relu(context: _Context, problems: _LayerProblems) -> None:
     activation = _relu_settings(context.layer, problems)
-    context.emit(
-        Op.RELU, relu=True, relu_layer=context.name, relu_max=activation.relu_max
-    )
+    context.emit(Op.RELU, relu=True, relu_layer=context.name, relu_max=activation.relu_max)
 
 
 def _activation_layer(context: _Context, problems: _LayerProblems) -> None:
@@ -473,9 +473,7 @@ def _activation_layer(context: _Context, problems: _LayerProblems) -> None:
     if activation.softmax:
         context.emit(Op.SOFTMAX)
     elif activation.relu:
-        context.emit(
-            Op.RELU, relu=True, relu_layer=context.name, relu_max=activation.relu_max
-        )
+        context.emit(Op.RELU, relu=True, relu_layer=context.name, relu_max=activation.relu_max)
     else:
         context.result = context.inputs[0]
 

@@ -1,7 +1,8 @@
 """Fake-quant model -> integers: docs/arithmetic.md, from its real-valued side.
 
 Weights, scales and zero points come from the quantizers themselves, so the integers stored are the
-very ones that training saw; only batch norm, bias and scale ratios are turned into fixed point here.
+very ones that training saw; what is turned into fixed point here is batch norm, bias and scale
+ratios.
 """
 
 from __future__ import annotations
@@ -272,15 +273,16 @@ def _integer_weights(
     if constant.any():
         _check_constant(node, constant, np.broadcast_to(factor, oc), centred, max_level(x.bits))
         factor = np.where(constant, 0, factor)
-        real_bias, centred = np.where(constant, 0, real_bias), np.where(constant[:, None], 0, centred)
+        real_bias, centred = (
+            np.where(constant, 0, real_bias),
+            np.where(constant[:, None], 0, centred),
+        )
         mask = constant if depthwise else constant.reshape(-1, *[1] * (q.ndim - 1))
         at_zero = zero_point if depthwise else zero_point.reshape(-1, *[1] * (q.ndim - 1))
         q = np.where(mask, at_zero, q).astype(np.uint8)
 
     reach = _reach(centred, max_level(x.bits), real_bias)
-    left_shift = choose_left_shift(
-        factor, reach, by_channel.shape[1], max_level(y.bits), node.name
-    )
+    left_shift = choose_left_shift(factor, reach, by_channel.shape[1], max_level(y.bits), node.name)
     multiplier = round_half_up(factor * 2.0 ** (32 - left_shift)).astype(np.int32)
     bias = round_half_up(real_bias * 2.0**left_shift)
     if constant.any():
@@ -317,8 +319,9 @@ def _check_constant(
     moves = np.abs(factor) * np.abs(centred).sum(axis=1) * top
     for channel in np.flatnonzero(constant & ~(moves < 0.5)):
         raise ConversionError(
-            f"{node.name}, output channel {channel}: the bias overflows an int32 accumulator (batch "
-            f"norm's gamma is tiny beside its beta: output scale ratio {factor[channel]:.3g})"
+            f"{node.name}, output channel {channel}: the bias overflows an int32 accumulator "
+            "(batch norm's gamma is tiny beside its beta: output scale ratio "
+            f"{factor[channel]:.3g})"
         )
 
 
@@ -344,8 +347,8 @@ def _check_products(node: Node, count: int, input_bits: int, weight_bits: int) -
     largest = max_level(input_bits) * max_level(weight_bits)
     if count * largest > _INT32_MAX:
         raise ConversionError(
-            f"{node.name}: {count} products of {input_bits} by {weight_bits} bits overflow an int32 "
-            f"accumulator; allowed: at most {_INT32_MAX // largest}"
+            f"{node.name}: {count} products of {input_bits} by {weight_bits} bits overflow an "
+            f"int32 accumulator; allowed: at most {_INT32_MAX // largest}"
         )
 
 
@@ -389,7 +392,7 @@ def choose_left_shift(
     if best is None:
         raise ConversionError(
             f"{what}: accumulators up to {reach.max():.3g} at an output scale ratio of "
-            f"{size.max():.3g} do not fit 32 bits: the output's range is too narrow for this layer; "
-            "calibrate again"
+            f"{size.max():.3g} do not fit 32 bits: the output's range is too narrow for this "
+            "layer; calibrate again"
         )
     return best

@@ -103,7 +103,5 @@ class IntegerModel:
     def _check_integers(self, q: np.ndarray) -> None:
         dtype = getattr(q, "dtype", type(q).__name__)
         if dtype != np.uint8:
-            raise TfmixError(
-                f"run takes uint8 values, not {dtype}; use predict for real ones"
-            )
+            raise TfmixError(f"run takes uint8 values, not {dtype}; use predict for real ones")
         self._check_shape("integer input", q)

@@ -210,16 +210,14 @@ class Graph:
 
     def tensor_bytes(self, tensor: str, activation_bits: Mapping[str, int]) -> int:
         """Packed bytes of any tensor under a policy's `activation_bits`."""
-        return packed_size(
-            self.tensors[tensor].elements, self.tensor_bits(tensor, activation_bits)
-        )
+        return packed_size(self.tensors[tensor].elements, self.tensor_bits(tensor, activation_bits))
 
     def hwc(self, tensor: str) -> tuple[int, int, int]:
         """(rows, columns, channels) of a tensor; features count as one pixel."""
         shape = self.tensors[tensor].shape
         if len(shape) == 3:
             return shape  # type: ignore[return-value]
-        return (1, 1, math.prod(shape)) if len(shape) == 1 else (1, math.prod(shape[:-1]), shape[-1])
+        return (1, math.prod(shape[:-1]), shape[-1])
 
     def output_channels(self, node: Node) -> int:
         return self.hwc(node.output)[2]

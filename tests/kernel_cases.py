@@ -106,9 +106,11 @@ class _Draw:
         return plane, (oh, ow), Window((kh, kw), (sh, sw), (top, bottom, left, right))
 
     def _multiplier(self, values: float, left_shift: int) -> int:
-        """Spreads values of this size over the output, or saturates."""
+        """Spreads values of this size over the output, or saturates; powers of two make ties."""
         levels = 2.0 ** (self.variant.output_bits or 8)
         m = levels / values * self.rng.uniform(0.1, 4.0) * 2.0 ** (32 - left_shift)
+        if self._one_in(3):
+            m = 2.0 ** math.floor(math.log2(m))
         return int(min(m, INT32_MAX))
 
     def _rescale(self, elements: int = 1) -> Rescale:

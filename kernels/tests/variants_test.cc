@@ -44,9 +44,11 @@ class Random {
     const int32_t max_level = (1 << bits) - 1;
     return OneIn(4) ? 0 : OneIn(4) ? max_level : In(0, max_level);
   }
-  // A multiplier that spreads values of size `from` over values of size `to`, more or less.
+  // A multiplier that spreads values of size `from` over values of size `to`, more or less. Powers
+  // of two now and then, because only they make ties to round.
   int32_t Multiplier(double from, double to, int32_t left_shift) {
-    const double multiplier = std::ldexp(to / from * Real(0.1, 4.0), 32 - left_shift);
+    double multiplier = std::ldexp(to / from * Real(0.1, 4.0), 32 - left_shift);
+    if (OneIn(3)) multiplier = std::exp2(std::floor(std::log2(multiplier)));
     return static_cast<int32_t>(std::min(multiplier, 2147483647.0));
   }
   // What a damaged or malicious file may hold.

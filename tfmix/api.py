@@ -11,6 +11,7 @@ import tf_keras
 
 from tfmix.budget import Budget
 from tfmix.errors import BudgetError, TfmixError
+from tfmix.export.c_source import export_c_network
 from tfmix.export.flatbuffer import export_network, file_size
 from tfmix.export.load import load_network
 from tfmix.fakequant.apply import (
@@ -181,6 +182,27 @@ def export(model: tf_keras.Model | IntegerModel, path: str | os.PathLike[str]) -
     if not isinstance(model, IntegerModel):
         model = convert(model)
     return export_network(model.network, path)
+
+
+def export_c(
+    model: tf_keras.Model | IntegerModel,
+    directory: str | os.PathLike[str],
+    *,
+    name: str = "model",
+) -> tuple[Path, ...]:
+    """Writes a C network that needs the kernels and nothing else (docs/c-export.md).
+
+    `<name>.h`, `<name>.c` and `<name>_variants.inc`, all of them or none; the directory is made
+    where its parent is there. The arena is that of `memory_report`.
+
+    model: a fake-quant model, which is converted first, or an IntegerModel.
+    name: a C identifier; files, functions and macros begin with it.
+
+    Returns the paths. TfmixError if `name` is none, or the model or the files cannot be written.
+    """
+    if not isinstance(model, IntegerModel):
+        model = convert(model)
+    return export_c_network(model.network, directory, name)
 
 
 def load(path: str | os.PathLike[str]) -> IntegerModel:

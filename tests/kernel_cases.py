@@ -37,14 +37,34 @@ class Case:
     inputs: tuple[np.ndarray, ...]
 
 
-def random_case(variant: str, rng: np.random.Generator) -> Case:
-    return _Draw(parse_variant(variant), rng).case()
+@dataclass(frozen=True)
+class Shape:
+    """What is not left to chance. Sizes are of (rows, columns), padding is (top, left).
+
+    channels: of each input
+    kernel:   with strides, padding and output: the window, drawn where kernel is None
+    largest:  inputs and weights all have their largest value
+    """
+
+    plane: tuple[int, int] | None = None
+    channels: int | None = None
+    output_channels: int | None = None
+    kernel: tuple[int, int] | None = None
+    strides: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    output: tuple[int, int] = (1, 1)
+    largest: bool = False
+
+
+def random_case(variant: str, rng: np.random.Generator, shape: Shape | None = None) -> Case:
+    return _Draw(parse_variant(variant), rng, shape or Shape()).case()
 
 
 class _Draw:
-    def __init__(self, variant: Variant, rng: np.random.Generator):
+    def __init__(self, variant: Variant, rng: np.random.Generator, shape: Shape):
         self.variant = variant
         self.rng = rng
+        self.shape = shape
 
     def case(self) -> Case:
         kernel = self.variant.kernel
@@ -67,10 +87,7 @@ class _Draw:
             )
         }
         node = IntegerNode("node", kernel, tuple(names), "y", tuple(shapes), output_shape, **fields)
-        inputs = tuple(
-            self.rng.integers(0, max_level(q.bits) + 1, shape, np.uint8)
-            for shape, q in zip(shapes, quants, strict=True)
-        )
+        inputs = tuple(self._values(shape, q.bits) for shape, q in zip(shapes, quants, strict=True))
         return Case(node, tensors, inputs)
 
     # -- pieces -----------------------------------------------------------------------------
@@ -87,10 +104,23 @@ class _Draw:
         zero_point = {0: 0, 1: max_level(bits)}.get(ends, self._int(0, max_level(bits)))
         return QuantParams(0.1, zero_point, bits)
 
+    def _values(self, shape: tuple[int, ...], bits: int) -> np.ndarray:
+        if self.shape.largest:
+            return np.full(shape, max_level(bits), np.uint8)
+        return self.rng.integers(0, max_level(bits) + 1, shape, np.uint8)
+
+    def _input_channels(self, long: int = 45) -> int:
+        return self.shape.channels or self._channels(long)
+
+    def _output_channels(self) -> int:
+        return self.shape.output_channels or self._channels()
+
     def _channels(self, long: int = 45) -> int:
         return self._int(1, long) if self._one_in(6) else self._int(1, 7)
 
     def _plane(self) -> tuple[int, int]:
+        if self.shape.plane:
+            return self.shape.plane
         return (1, 1) if self._one_in(6) else (self._int(1, 5), self._int(1, 5))
 
     def _axis(self, size: int) -> tuple[int, int, int, int, int]:
@@ -102,6 +132,12 @@ class _Draw:
 
     def _window(self) -> tuple[tuple[int, int], tuple[int, int], Window]:
         plane = self._plane()
+        s = self.shape
+        if s.kernel:
+            axes = zip(plane, s.kernel, s.strides, s.padding, s.output, strict=True)
+            bottom, right = (used_padding(*axis) for axis in axes)
+            top, left = s.padding
+            return plane, s.output, Window(s.kernel, s.strides, (top, bottom, left, right))
         (kh, sh, top, bottom, oh), (kw, sw, left, right, ow) = map(self._axis, plane)
         return plane, (oh, ow), Window((kh, kw), (sh, sw), (top, bottom, left, right))
 
@@ -127,7 +163,7 @@ class _Draw:
         sizes = [self._multiplier(spread, left_shift) for _ in range(multipliers)]
         signs = self.rng.choice([-1, 1, 1], multipliers)
         return IntegerWeights(
-            values=self.rng.integers(0, max_level(v.weight_bits) + 1, shape, np.uint8),
+            values=self._values(shape, v.weight_bits),
             bits=v.weight_bits,
             per_channel=v.per_channel,
             zero_point=np.array(
@@ -142,58 +178,59 @@ class _Draw:
 
     def _conv2d(self):
         plane, output, window = self._window()
-        ic, oc = self._channels(), self._channels()
+        ic, oc = self._input_channels(), self._output_channels()
         weights = self._weights((oc, *window.kernel, ic), oc, math.prod(window.kernel) * ic)
         return [(*plane, ic)], (*output, oc), {"window": window, "weights": weights}
 
     def _depthwise_conv2d(self):
         plane, output, window = self._window()
-        ic = self._channels()
-        oc = ic * (self._int(2, 3) if self._one_in(3) else 1)
+        ic = self._input_channels()
+        oc = self.shape.output_channels or ic * (self._int(2, 3) if self._one_in(3) else 1)
         weights = self._weights((*window.kernel, oc), oc, math.prod(window.kernel))
         return [(*plane, ic)], (*output, oc), {"window": window, "weights": weights}
 
     def _fully_connected(self):
-        plane, ic, oc = self._plane(), self._channels(), self._channels()
+        plane, ic, oc = self._plane(), self._input_channels(), self._output_channels()
         features = math.prod(plane) * ic
         weights = self._weights((oc, features), oc, features)
         return [(*plane, ic)], (1, 1, oc), {"weights": weights}
 
     def _add(self):
-        shape = (*self._plane(), self._channels())
+        shape = (*self._plane(), self._input_channels())
         shift = self._int(1, 20)
         multipliers = [int(m) for m in self.rng.uniform(-2, 2, 2) * 2.0**shift]
         offset = int(self.rng.uniform(-200, 200) * 2.0**shift)
         return [shape] * 2, shape, {"add": AddRescale(tuple(multipliers), offset, shift)}
 
     def _concatenate(self):
-        plane, channels = self._plane(), [self._channels() for _ in range(self._int(1, 4))]
+        plane = self._plane()
+        channels = [self._input_channels() for _ in range(self._int(1, 4))]
         rescales = tuple(self._rescale() for _ in channels)
         return [(*plane, c) for c in channels], (*plane, sum(channels)), {"rescales": rescales}
 
     def _requantize(self):
-        shape = (*self._plane(), self._channels())
+        shape = (*self._plane(), self._input_channels())
         return [shape], shape, {"rescales": (self._rescale(),)}
 
     def _average_pool(self):
         plane, output, window = self._window()
-        c = self._channels()
+        c = self._input_channels()
         fields = {"window": window, "rescales": (self._rescale(),)}
         return [(*plane, c)], (*output, c), fields
 
     def _max_pool(self):
         plane, output, window = self._window()
-        c = self._channels()
+        c = self._input_channels()
         return [(*plane, c)], (*output, c), {"window": window}
 
     def _pad(self):
-        (rows, columns), c = self._plane(), self._channels()
+        (rows, columns), c = self._plane(), self._input_channels()
         top, bottom, left, right = padding = tuple(self._int(0, 3) for _ in range(4))
         output = (rows + top + bottom, columns + left + right, c)
         return [(rows, columns, c)], output, {"padding": padding}
 
     def _softmax(self):
-        shape = (1, self._int(1, 3), self._channels(long=300))
+        shape = (1, self._int(1, 3), self._input_channels(long=300))
         d = np.arange(self._int(1, 256))
         table = np.floor(65_535 * np.exp(-d * self.rng.uniform(0.001, 2.0)) + 0.5)
         return [shape], shape, {"table": table.astype(np.uint16)}

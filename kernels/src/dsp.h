@@ -1,0 +1,139 @@
+// The Armv7E-M DSP instructions that the fast paths use, by name.
+//
+// TFMIX_DSP is 1 where the fast paths are compiled: on a core with these instructions, unless
+// TFMIX_PORTABLE asks for the portable path, or anywhere with TFMIX_EMULATE_DSP, which says in C++
+// what the instructions do, so that the fast paths run under the sanitizers of a host.
+#ifndef TFMIX_SRC_DSP_H_
+#define TFMIX_SRC_DSP_H_
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(TFMIX_EMULATE_DSP)
+#define TFMIX_DSP 1
+#elif defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32) && !defined(TFMIX_PORTABLE)
+#define TFMIX_DSP 1
+#include <arm_acle.h>
+#else
+#define TFMIX_DSP 0
+#endif
+
+#if TFMIX_DSP
+
+namespace tfmix {
+
+// Two int16 in a register: the first element in the low half.
+using Int16Pair = uint32_t;
+
+inline uint32_t LoadWord(const uint8_t* data) {
+  uint32_t word;
+  std::memcpy(&word, data, sizeof(word));
+  return word;
+}
+
+// The low halves of two words.
+inline uint32_t LowHalves(uint32_t first, uint32_t second) {
+  return (first & 0xFFFF) | second << 16;  // PKHBT
+}
+
+// Their high halves.
+inline uint32_t HighHalves(uint32_t first, uint32_t second) {
+  return first >> 16 | (second & 0xFFFF0000);  // PKHTB
+}
+
+#if defined(TFMIX_EMULATE_DSP)
+
+inline int32_t Low(Int16Pair x) { return static_cast<int16_t>(x & 0xFFFF); }
+inline int32_t High(Int16Pair x) { return static_cast<int16_t>(x >> 16); }
+inline int32_t WrappingSum(int32_t a, int32_t b) {
+  return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
+}
+
+// sum + a.low * b.low + a.high * b.high
+inline int32_t Smlad(Int16Pair a, Int16Pair b, int32_t sum) {
+  return WrappingSum(WrappingSum(sum, Low(a) * Low(b)), High(a) * High(b));
+}
+// sum + a.low * b.high
+inline int32_t Smlabt(Int16Pair a, Int16Pair b, int32_t sum) {
+  return WrappingSum(sum, Low(a) * High(b));
+}
+// sum + a.high * b.low
+inline int32_t Smlatb(Int16Pair a, Int16Pair b, int32_t sum) {
+  return WrappingSum(sum, High(a) * Low(b));
+}
+// {a.low - b.low, a.high - b.high}
+inline Int16Pair Ssub16(Int16Pair a, Int16Pair b) {
+  return LowHalves(static_cast<uint32_t>(Low(a) - Low(b)),
+                   static_cast<uint32_t>(High(a) - High(b)));
+}
+// Bytes 0 and 2.
+inline Int16Pair Uxtb16(uint32_t bytes) { return bytes & 0x00FF00FF; }
+// Bytes 1 and 3.
+inline Int16Pair Uxtb16Ror8(uint32_t bytes) { return bytes >> 8 & 0x00FF00FF; }
+// Sums of bytes, at most 255.
+inline uint32_t Uqadd8(uint32_t a, uint32_t b) {
+  uint32_t sums = 0;
+  for (int shift = 0; shift < 32; shift += 8) {
+    const uint32_t sum = (a >> shift & 0xFF) + (b >> shift & 0xFF);
+    sums |= (sum > 0xFF ? 0xFF : sum) << shift;
+  }
+  return sums;
+}
+// sum + round(a * b / 2^32), ties upwards: Requantize of requantize.h and a zero point.
+inline int32_t Smmlar(int32_t a, int32_t b, int32_t sum) {
+  return sum + static_cast<int32_t>((int64_t{a} * b + (int64_t{1} << 31)) >> 32);
+}
+// Clamps to [0, 2^kBits - 1].
+template <int kBits>
+inline uint32_t Usat(int32_t value) {
+  constexpr int32_t kMax = (1 << kBits) - 1;
+  return static_cast<uint32_t>(value < 0 ? 0 : value > kMax ? kMax : value);
+}
+// `value`, which the compiler is to keep in a register.
+inline uint32_t InRegister(uint32_t value) { return value; }
+
+#else
+
+inline int32_t Smlad(Int16Pair a, Int16Pair b, int32_t sum) {
+  return __smlad(static_cast<int16x2_t>(a), static_cast<int16x2_t>(b), sum);
+}
+inline int32_t Smlabt(Int16Pair a, Int16Pair b, int32_t sum) {
+  return __smlabt(static_cast<int32_t>(a), static_cast<int32_t>(b), sum);
+}
+inline int32_t Smlatb(Int16Pair a, Int16Pair b, int32_t sum) {
+  return __smlatb(static_cast<int32_t>(a), static_cast<int32_t>(b), sum);
+}
+inline Int16Pair Ssub16(Int16Pair a, Int16Pair b) {
+  return static_cast<Int16Pair>(__ssub16(static_cast<int16x2_t>(a), static_cast<int16x2_t>(b)));
+}
+inline Int16Pair Uxtb16(uint32_t bytes) { return __uxtb16(bytes); }
+inline uint32_t Uqadd8(uint32_t a, uint32_t b) { return __uqadd8(a, b); }
+template <int kBits>
+inline uint32_t Usat(int32_t value) {
+  return static_cast<uint32_t>(__usat(value, kBits));
+}
+
+// gcc knows neither the rotation inside UXTB16 nor SMMLAR, and would rather build a constant
+// than keep it.
+inline Int16Pair Uxtb16Ror8(uint32_t bytes) {
+  Int16Pair result;
+  __asm__("uxtb16 %0, %1, ror #8" : "=r"(result) : "r"(bytes));
+  return result;
+}
+inline int32_t Smmlar(int32_t a, int32_t b, int32_t sum) {
+  int32_t result;
+  __asm__("smmlar %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
+  return result;
+}
+inline uint32_t InRegister(uint32_t value) {
+  __asm__("" : "+r"(value));
+  return value;
+}
+
+#endif  // TFMIX_EMULATE_DSP
+
+}  // namespace tfmix
+
+#endif  // TFMIX_DSP
+
+#endif  // TFMIX_SRC_DSP_H_

@@ -115,8 +115,9 @@ def link(
     *,
     sizes: dict[str, int] | None = None,
     flags: Sequence[str] = (),
+    script: Path = BOARD / "mps2.ld",
 ) -> Path:
-    """sizes: FLASH_SIZE, RAM_SIZE, STACK_SIZE in bytes, see mps2.ld. Writes elf and its .map."""
+    """sizes: in bytes, as the linker script names them. Writes elf and its .map."""
     limits = [f"-Wl,--defsym,{name}={value}" for name, value in (sizes or {}).items()]
     command(
         "arm-none-eabi-g++",
@@ -127,7 +128,7 @@ def link(
         f"-Wl,-Map,{elf.with_suffix('.map')}",
         *limits,
         "-T",
-        BOARD / "mps2.ld",
+        script,
         *objects,
         *flags,
         "-o",

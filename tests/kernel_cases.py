@@ -230,7 +230,8 @@ class _Draw:
         return [(rows, columns, c)], output, {"padding": padding}
 
     def _softmax(self):
-        shape = (1, self._int(1, 3), self._input_channels(long=300))
+        plane = self.shape.plane or (1, self._int(1, 3))
+        shape = (*plane, self._input_channels(long=300))
         d = np.arange(self._int(1, 256))
         table = np.floor(65_535 * np.exp(-d * self.rng.uniform(0.001, 2.0)) + 0.5)
         return [shape], shape, {"table": table.astype(np.uint16)}

@@ -24,6 +24,9 @@ KERNEL_SOURCES = tuple(
     sorted(path for path in (KERNELS / "src").rglob("*") if path.suffix in (".cc", ".c", ".S"))
 )
 
+#: What building and running take.
+TOOLS = ("arm-none-eabi-g++", "arm-none-eabi-gcc", "qemu-system-arm")
+
 #: Flags for everything that goes into a firmware, so that it links what it uses and no more.
 FLAGS = (
     "-mthumb",
@@ -40,6 +43,12 @@ PORTABLE = ("-DTFMIX_PORTABLE",)
 
 class ToolMissing(Exception):
     """A program that is not installed, by name."""
+
+
+def require(*names: str) -> None:
+    """ToolMissing unless all of these programs are installed."""
+    for name in names:
+        tool(name)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tfmix.integer.model import Kernel
 from tfmix.integer.packing import pack
 from tfmix.integer.reference import run_node
 
-_FREE = {f"random {i}": Shape() for i in range(3)}
+_FREE = {f"random {i}": Shape() for i in range(8)}
 
 _WINDOWS = {
     "one pixel": Shape((1, 1), 1, kernel=(1, 1)),

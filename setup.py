@@ -1,7 +1,7 @@
 """Builds the kernels for this machine into tfmix/_kernels.so. All else is in pyproject.toml.
 
-The library is loaded with ctypes, not imported: it holds the C API of kernels/include and nothing
-of Python, so one build serves every version of Python.
+The library is loaded with ctypes, not imported: it holds the C API of kernels/include, the delegate
+for TensorFlow Lite, and nothing of Python, so one build serves every version of Python.
 """
 
 from glob import glob
@@ -35,7 +35,9 @@ class AnyPythonWheel(bdist_wheel):
 KERNELS = Extension(
     "tfmix._kernels",
     sources=sorted(glob("kernels/src/*.cc") + glob("kernels/host/*.cc")),
-    depends=sorted(glob("kernels/src/*.h") + glob("kernels/include/tfmix/*")),
+    depends=sorted(
+        glob("kernels/src/*.h") + glob("kernels/host/*.h") + glob("kernels/include/tfmix/*")
+    ),
     include_dirs=["kernels/include"],
     language="c++",
     extra_compile_args=[

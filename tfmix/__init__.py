@@ -24,6 +24,7 @@ from tfmix.errors import (
     TfmixError,
     UnsupportedModelError,
 )
+from tfmix.export.delegate import delegate_path, interpreter
 from tfmix.fakequant.apply import get_policy, set_policy
 from tfmix.fakequant.calibrate import calibrate
 from tfmix.integer.compare import compare
@@ -47,9 +48,11 @@ __all__ = [
     "check",
     "compare",
     "convert",
+    "delegate_path",
     "export",
     "export_c",
     "get_policy",
+    "interpreter",
     "load",
     "memory_report",
     "plot_policy",

@@ -53,16 +53,22 @@ class _Sizes(ctypes.Structure):
     ]
 
 
-@cache
-def load_library() -> ctypes.CDLL:
-    """The kernels as a library. TfmixError if it has not been built."""
+def library_path() -> Path:
+    """The kernels as a shared library. TfmixError if it has not been built."""
     if not _LIBRARY.exists():
         raise TfmixError(
             f"the kernels are not built: {_LIBRARY.name} is missing from {_LIBRARY.parent}; "
             "run `pip install .` (or `pip install -e .`) in the source tree, with a C++17 compiler"
         )
+    return _LIBRARY
+
+
+@cache
+def load_library() -> ctypes.CDLL:
+    """That library, loaded. TfmixError if it has not been built or does not load."""
+    path = library_path()
     try:
-        library = ctypes.CDLL(str(_LIBRARY))
+        library = ctypes.CDLL(str(path))
     except OSError as error:
         raise TfmixError(f"the kernels do not load, run `pip install .` again: {error}") from error
     library.tfmix_status_message.restype = ctypes.c_char_p

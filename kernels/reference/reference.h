@@ -44,6 +44,38 @@ inline std::vector<uint8_t> Pack(const Values& values, int bits) {
   return data;
 }
 
+// Weight k of channel c of a conv2d or fully_connected layer with `depth` products, in the order of
+// the constants block: where its lowest bit lies.
+inline int64_t WeightBit(int64_t c, int64_t k, int64_t depth, int input_bits, int weight_bits) {
+  const bool both_2 = input_bits == 2 && weight_bits == 2;
+  const int64_t channels = weight_bits == 2 && !both_2 ? 4 : 2, products = both_2 ? 8 : 4;
+  const int64_t tiles = (depth + products - 1) / products;
+  const int64_t tile = c / channels * tiles + k / products;
+  const int64_t start = tile * channels * products * weight_bits;
+  c %= channels;
+  k %= products;
+  if (both_2) {
+    const int64_t bits[] = {12, 0, 28, 16};
+    return start + (bits[k % 4] + 2 * c + 8 * (k / 4)) % 32;
+  }
+  if (weight_bits == 8) return start + 32 * (k % 2) + 16 * (k / 2) + 8 * c;
+  return start + 8 * k + weight_bits * c;
+}
+
+// The weights of `channels` x `depth`, by channel, from the bytes of a constants block.
+inline Values UnpackWeights(const std::vector<uint8_t>& data, int32_t channels, int32_t depth,
+                            int input_bits, int weight_bits) {
+  Values values;
+  for (int32_t c = 0; c < channels; ++c) {
+    for (int32_t k = 0; k < depth; ++k) {
+      const int64_t bit = WeightBit(c, k, depth, input_bits, weight_bits);
+      values.push_back((data[static_cast<size_t>(bit / 8)] >> (bit % 8)) &
+                       ((1 << weight_bits) - 1));
+    }
+  }
+  return values;
+}
+
 // floor(numerator / 2^shift) by division, with no shift of a negative number.
 inline int64_t FloorDivide(int64_t numerator, int shift) {
   const int64_t denominator = int64_t{1} << shift;

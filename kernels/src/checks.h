@@ -7,6 +7,7 @@
 #include <initializer_list>
 
 #include "tfmix/kernels.h"
+#include "weight_tiles.h"
 
 // Leaves a prepare function with what `check_` has found, unless that is TFMIX_OK.
 #define TFMIX_RETURN_IF_BAD(check_)        \
@@ -104,25 +105,40 @@ inline tfmix_status CheckWindow(const Params& p, int32_t* input_elements,
 }
 
 // What the three kernels with weights have in common, once their bits are checked: `depth` products
-// for each of `channels` outputs. `Params`: any of their structs. Returns the size of the
-// constants block.
+// for each of `channels` outputs, and `stored` weights in the constants block. `Params`: any of
+// their structs. Returns the size of the constants block.
 template <typename Params>
 inline tfmix_status CheckLayer(const Params& p, const tfmix_variant& v, int32_t channels,
-                               int32_t depth, int32_t* constants_size) {
-  int32_t weights;
-  TFMIX_RETURN_IF_BAD(CheckProduct({depth, channels}, &weights));
+                               int32_t depth, int64_t stored, int32_t* constants_size) {
+  if (stored > kMaxElements) return TFMIX_TOO_LARGE;
   TFMIX_RETURN_IF_BAD(CheckZeroPoint(p.output_zero_point, v.output_bits));
   TFMIX_RETURN_IF_BAD(CheckLeftShift(p.left_shift));
   if (p.multiplier_count != 1 && p.multiplier_count != channels) return TFMIX_BAD_RESCALE;
   TFMIX_RETURN_IF_BAD(
       CheckFitsInt32(int64_t{depth} * MaxLevel(v.input_bits) * MaxLevel(v.weight_bits)));
   const int64_t constants = 4 * int64_t{channels} + 4 * int64_t{p.multiplier_count} +
-                            PackedSize(weights, v.weight_bits) +
+                            PackedSize(static_cast<int32_t>(stored), v.weight_bits) +
                             (v.per_channel == 1 ? channels : 1);
   TFMIX_RETURN_IF_BAD(CheckFitsInt32(constants));
   *constants_size = static_cast<int32_t>(constants);
   return TFMIX_OK;
 }
+
+// The same for weights in tiles: conv2d and fully_connected.
+template <typename Params>
+inline tfmix_status CheckTiledLayer(const Params& p, const tfmix_variant& v, int32_t channels,
+                                    int32_t depth, int32_t* constants_size) {
+  int32_t weights;
+  TFMIX_RETURN_IF_BAD(CheckProduct({channels, depth}, &weights));
+  // Weights narrower than a byte are multiplied by the byte, in sums of 32 bits without sign.
+  if (int64_t{depth} * MaxLevel(v.input_bits) * 255 > UINT32_MAX) return TFMIX_TOO_LARGE;
+  const TileShape tile = TileShapeOf(v.input_bits, v.weight_bits);
+  const int64_t tiles = int64_t{tile.GroupsOf(channels)} * tile.TilesOf(depth);
+  return CheckLayer(p, v, channels, depth, tiles * tile.channels * tile.depth, constants_size);
+}
+
+// Values of a column of `depth` int16, padded to whole words of four input values.
+inline int32_t PaddedDepth(int32_t depth) { return (depth + 3) & ~3; }
 
 }  // namespace tfmix
 

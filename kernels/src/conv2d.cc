@@ -12,14 +12,14 @@
 #include "layer.h"
 #include "packing.h"
 #include "tfmix/kernels.h"
+#include "tiled_layer_portable.h"
+#include "weight_tiles.h"
 #include "window.h"
 
 namespace tfmix {
 namespace {
 
-constexpr int32_t kPixels = 4;       // output pixels that share the unpacked weights
-constexpr int32_t kWeightRun = 96;   // weights unpacked at a time
-constexpr int32_t kChannelRun = 32;  // output channels staged before they are packed
+constexpr int32_t kPixels = 4;  // output pixels that share the unpacked weights
 
 // One output pixel's window as int16, [kernel row][kernel column][input channel]; what lies outside
 // the image is the input's zero point.
@@ -45,66 +45,14 @@ void GatherColumn(const tfmix_conv_params& p, const uint8_t* input, int32_t outp
   }
 }
 
-// sums[i] += columns[i] . weights over a run of `count` products; columns are `depth` apart.
-template <int kColumns>
-inline void Accumulate(const int16_t* columns, int32_t depth, const int16_t* weights, int32_t count,
-                       int32_t* sums) {
-  if constexpr (kColumns == 1) {
-    int32_t sum = 0;
-    for (int32_t k = 0; k < count; ++k) sum += columns[k] * weights[k];
-    sums[0] += sum;
-  } else {
-    const int16_t* x0 = columns;
-    const int16_t* x1 = x0 + depth;
-    const int16_t* x2 = x1 + depth;
-    const int16_t* x3 = x2 + depth;
-    int32_t sum0 = 0, sum1 = 0, sum2 = 0, sum3 = 0;
-    for (int32_t k = 0; k < count; ++k) {
-      sum0 += x0[k] * weights[k];
-      sum1 += x1[k] * weights[k];
-      sum2 += x2[k] * weights[k];
-      sum3 += x3[k] * weights[k];
-    }
-    sums[0] += sum0;
-    sums[1] += sum1;
-    sums[2] += sum2;
-    sums[3] += sum3;
-  }
-}
-
-// All output channels of kColumns consecutive pixels, of which the first begins at element
-// `output_index`.
-template <int kColumns, int kWeightBits, int kOutputBits, ZeroPoints kZeroPoints>
-void ComputePixels(const tfmix_conv_params& p,
-                   const Layer<kWeightBits, kOutputBits, kZeroPoints>& layer,
-                   const int16_t* columns, int32_t depth, int32_t output_index, uint8_t* output) {
-  uint8_t staged[kColumns][kChannelRun];
-  int16_t weights[kWeightRun];
-  for (int32_t begin = 0; begin < p.output_channels; begin += kChannelRun) {
-    const int32_t channels = std::min(kChannelRun, p.output_channels - begin);
-    for (int32_t c = 0; c < channels; ++c) {
-      const int32_t channel = begin + c;
-      int32_t sums[kColumns] = {};
-      for (int32_t k = 0; k < depth; k += kWeightRun) {
-        const int32_t count = std::min(kWeightRun, depth - k);
-        layer.UnpackWeights(channel * depth + k, count, layer.zero_point(channel), weights);
-        Accumulate<kColumns>(columns + k, depth, weights, count, sums);
-      }
-      for (int32_t i = 0; i < kColumns; ++i) staged[i][c] = layer.Output(channel, sums[i]);
-    }
-    for (int32_t i = 0; i < kColumns; ++i) {
-      Pack<kOutputBits>(staged[i], output_index + i * p.output_channels + begin, channels, output);
-    }
-  }
-}
-
 template <int kInputBits, int kWeightBits, int kOutputBits, ZeroPoints kZeroPoints>
 void Conv2d(const tfmix_conv_params& p, const uint8_t* input, const uint8_t* constants,
             uint8_t* output, int16_t* columns) {
   const int32_t depth = p.kernel_height * p.kernel_width * p.input_channels;
   const int32_t pixels = p.output_height * p.output_width;
-  const Layer<kWeightBits, kOutputBits, kZeroPoints> layer(p, constants, p.output_channels,
-                                                           p.output_channels * depth);
+  constexpr TileShape kTile = TileShapeOf(kInputBits, kWeightBits);
+  const Layer<kWeightBits, kOutputBits, kZeroPoints> layer(
+      p, constants, p.output_channels, kTile.StoredWeights(p.output_channels, depth));
   ClearUnusedBits<kOutputBits>(pixels * p.output_channels, output);
 
   int32_t row = 0, column = 0;
@@ -115,11 +63,13 @@ void Conv2d(const tfmix_conv_params& p, const uint8_t* input, const uint8_t* con
   int32_t pixel = 0;
   for (; pixel + kPixels <= pixels; pixel += kPixels) {
     for (int32_t i = 0; i < kPixels; ++i) gather_next(columns + i * depth);
-    ComputePixels<kPixels>(p, layer, columns, depth, pixel * p.output_channels, output);
+    ComputeColumns<kPixels, kInputBits>(layer, p.output_channels, columns, depth,
+                                        pixel * p.output_channels, output);
   }
   for (; pixel < pixels; ++pixel) {
     gather_next(columns);
-    ComputePixels<1>(p, layer, columns, depth, pixel * p.output_channels, output);
+    ComputeColumns<1, kInputBits>(layer, p.output_channels, columns, depth,
+                                  pixel * p.output_channels, output);
   }
 }
 
@@ -135,8 +85,8 @@ tfmix_status tfmix_conv2d_prepare(const tfmix_conv_params* params, const tfmix_v
   TFMIX_RETURN_IF_BAD(CheckWindow(p, &input, &output));
   TFMIX_RETURN_IF_BAD(CheckZeroPoint(p.input_zero_point, variant->input_bits));
   TFMIX_RETURN_IF_BAD(CheckProduct({p.kernel_height, p.kernel_width, p.input_channels}, &depth));
-  TFMIX_RETURN_IF_BAD(CheckProduct({depth, kPixels, sizeof(int16_t)}, &scratch));
-  TFMIX_RETURN_IF_BAD(CheckLayer(p, *variant, p.output_channels, depth, &constants));
+  TFMIX_RETURN_IF_BAD(CheckProduct({PaddedDepth(depth), kPixels, sizeof(int16_t)}, &scratch));
+  TFMIX_RETURN_IF_BAD(CheckTiledLayer(p, *variant, p.output_channels, depth, &constants));
   *sizes = {PackedSize(input, variant->input_bits), 0, constants,
             PackedSize(output, variant->output_bits), scratch};
   return TFMIX_OK;

@@ -86,7 +86,9 @@ tfmix_status tfmix_depthwise_conv2d_prepare(const tfmix_conv_params* params,
   if (p.output_channels % p.input_channels != 0) return TFMIX_BAD_SHAPE;
   TFMIX_RETURN_IF_BAD(CheckZeroPoint(p.input_zero_point, variant->input_bits));
   TFMIX_RETURN_IF_BAD(CheckProduct({p.kernel_height, p.kernel_width}, &depth));
-  TFMIX_RETURN_IF_BAD(CheckLayer(p, *variant, p.output_channels, depth, &constants));
+  int32_t weights;
+  TFMIX_RETURN_IF_BAD(CheckProduct({depth, p.output_channels}, &weights));
+  TFMIX_RETURN_IF_BAD(CheckLayer(p, *variant, p.output_channels, depth, weights, &constants));
   *sizes = {PackedSize(input, variant->input_bits), 0, constants,
             PackedSize(output, variant->output_bits), 0};
   return TFMIX_OK;

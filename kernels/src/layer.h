@@ -41,6 +41,8 @@ class Layer {
     return zero_points_[kZeroPoints == ZeroPoints::pc ? channel : 0] & kMaxLevel<kWeightBits>;
   }
 
+  const uint8_t* weights() const { return weights_; }
+
   // out[i] = weight first + i, minus `offset`.
   void UnpackWeights(int32_t first, int32_t count, int32_t offset, int16_t* out) const {
     Unpack<kWeightBits>(weights_, first, count, offset, out);

@@ -181,8 +181,10 @@ struct Weighted : OneInput<P, kPrepare> {
     return block;
   }
 
+  // `unpack` makes values of the bytes that begin with the weights.
+  template <typename UnpackValues>
   reference::Weights Parse(const tfmix_variant& v, const Bytes& block, int32_t channels,
-                           int32_t weights) const {
+                           UnpackValues unpack) const {
     size_t position = 0;
     const auto int32s = [&](int32_t count) {
       Values values(static_cast<size_t>(count));
@@ -194,10 +196,18 @@ struct Weighted : OneInput<P, kPrepare> {
     w.bias = int32s(channels);
     w.multiplier = int32s(this->p.multiplier_count);
     const Bytes rest(block.begin() + static_cast<std::ptrdiff_t>(position), block.end());
-    w.values = reference::Unpack(rest, v.weight_bits, weights);
+    w.values = unpack(rest);
     const int32_t zero_points = v.per_channel ? channels : 1;
     w.zero_point.assign(rest.end() - zero_points, rest.end());
     return w;
+  }
+
+  // The same for weights in tiles.
+  reference::Weights ParseTiles(const tfmix_variant& v, const Bytes& block, int32_t channels,
+                                int32_t depth) const {
+    return Parse(v, block, channels, [&](const Bytes& bytes) {
+      return reference::UnpackWeights(bytes, channels, depth, v.input_bits, v.weight_bits);
+    });
   }
 };
 
@@ -216,8 +226,7 @@ struct Conv2dProblem : Weighted<tfmix_conv_params, tfmix_conv2d_prepare> {
   Values Reference(const tfmix_variant& v, const std::vector<Bytes>& inputs, const Bytes& block) {
     const Values x = reference::Unpack(inputs[0], v.input_bits,
                                        p.input_height * p.input_width * p.input_channels);
-    return reference::Conv2d(p, x, Parse(v, block, p.output_channels, p.output_channels * depth()),
-                             v.output_bits);
+    return reference::Conv2d(p, x, ParseTiles(v, block, p.output_channels, depth()), v.output_bits);
   }
 };
 
@@ -236,8 +245,10 @@ struct DepthwiseConv2dProblem : Weighted<tfmix_conv_params, tfmix_depthwise_conv
   Values Reference(const tfmix_variant& v, const std::vector<Bytes>& inputs, const Bytes& block) {
     const Values x = reference::Unpack(inputs[0], v.input_bits,
                                        p.input_height * p.input_width * p.input_channels);
-    return reference::DepthwiseConv2d(
-        p, x, Parse(v, block, p.output_channels, p.output_channels * depth()), v.output_bits);
+    const reference::Weights weights = Parse(v, block, p.output_channels, [&](const Bytes& bytes) {
+      return reference::Unpack(bytes, v.weight_bits, p.output_channels * depth());
+    });
+    return reference::DepthwiseConv2d(p, x, weights, v.output_bits);
   }
 };
 
@@ -254,8 +265,7 @@ struct FullyConnectedProblem
   Values Reference(const tfmix_variant& v, const std::vector<Bytes>& inputs, const Bytes& block) {
     const Values x = reference::Unpack(inputs[0], v.input_bits, p.input_features);
     return reference::FullyConnected(
-        p, x, Parse(v, block, p.output_features, p.output_features * p.input_features),
-        v.output_bits);
+        p, x, ParseTiles(v, block, p.output_features, p.input_features), v.output_bits);
   }
 };
 

@@ -8,7 +8,7 @@ from golden_cases import Case, cases
 from integer_models import random_weights
 
 from tfmix.errors import FormatError, TfmixError
-from tfmix.integer.model import IntegerWeights
+from tfmix.integer.model import IntegerWeights, Kernel
 from tfmix.integer.packing import (
     constants_block,
     constants_size,
@@ -16,6 +16,7 @@ from tfmix.integer.packing import (
     parse_constants_block,
     unpack,
 )
+from tfmix.integer.weight_order import LogicalOrder, Tiles, weight_order
 from tfmix.ir.quant import BIT_WIDTHS, max_level, packed_size
 
 
@@ -67,9 +68,10 @@ def test_unpack_refuses_the_wrong_number_of_bytes():
 # -- constants blocks ---------------------------------------------------------------------------
 
 
-def _parse(block: bytes, weights: IntegerWeights) -> IntegerWeights:
+def _parse(block: bytes, order: LogicalOrder | Tiles, weights: IntegerWeights) -> IntegerWeights:
     return parse_constants_block(
         block,
+        order,
         shape=weights.values.shape,
         bits=weights.bits,
         channels=len(weights.bias),
@@ -79,36 +81,62 @@ def _parse(block: bytes, weights: IntegerWeights) -> IntegerWeights:
     )
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_constants_block_round_trip(seed):
-    weights = random_weights(np.random.default_rng(seed), (3, 2, 3, 5), 3)
-    block = constants_block(weights)
+#: Kernel -> shapes of IntegerWeights.values, the channels first but in depthwise_conv2d.
+_SHAPES = {
+    Kernel.CONV2D: [(1, 1, 1, 1), (3, 2, 3, 5), (8, 1, 1, 16)],
+    Kernel.DEPTHWISE_CONV2D: [(1, 1, 1), (2, 3, 5)],
+    Kernel.FULLY_CONNECTED: [(1, 1), (5, 7), (4, 8), (7, 33)],
+}
+
+
+@pytest.mark.parametrize("input_bits", BIT_WIDTHS)
+@pytest.mark.parametrize("bits", BIT_WIDTHS)
+@pytest.mark.parametrize(("kernel", "shape"), [(k, s) for k in _SHAPES for s in _SHAPES[k]])
+def test_constants_block_round_trip(kernel, shape, bits, input_bits):
+    channels = shape[-1 if kernel is Kernel.DEPTHWISE_CONV2D else 0]
+    weights = random_weights(np.random.default_rng(bits), shape, channels, bits=bits)
+    order = weight_order(kernel, input_bits, bits)
+    block = constants_block(weights, order)
     assert len(block) == constants_size(
-        weights.values.size, weights.bits, 3, len(weights.multiplier), len(weights.zero_point)
+        order.stored(shape), bits, channels, len(weights.multiplier), len(weights.zero_point)
     )
-    assert _parse(block, weights) == weights
+    assert _parse(block, order, weights) == weights
+
+
+@pytest.mark.parametrize("input_bits", BIT_WIDTHS)
+@pytest.mark.parametrize("bits", BIT_WIDTHS)
+def test_padding_is_zero(bits, input_bits):
+    order = weight_order(Kernel.CONV2D, input_bits, bits)
+    stored = order.arrange(np.ones((3, 1, 1, 5), np.uint8))
+    assert stored.sum() == 15 and stored.size == order.stored((3, 1, 1, 5))
+    assert stored.size * bits % 32 == 0  # whole words
 
 
 @pytest.mark.parametrize("case", cases("constants"), ids=str)
 def test_golden_constants(case: Case):
-    zero_point = case.ints("zero_point")
+    kernel, input_bits = Kernel(case.words[1]), case.ints("input")[0]
+    zero_point, bias = case.ints("zero_point"), case.ints("bias")
+    values = np.array(case.ints("weights"), np.uint8)
+    depthwise = kernel is Kernel.DEPTHWISE_CONV2D
     weights = IntegerWeights(
-        values=np.array(case.ints("weights"), np.uint8),
-        bits=int(case.words[1]),
+        values=values.reshape((-1, 1, len(bias)) if depthwise else (len(bias), -1)),
+        bits=case.ints("bits")[0],
         per_channel=len(zero_point) > 1,
         zero_point=np.array(zero_point, np.uint8),
-        bias=np.array(case.ints("bias"), np.int32),
+        bias=np.array(bias, np.int32),
         multiplier=np.array(case.ints("multiplier"), np.int32),
         left_shift=0,
     )
-    assert constants_block(weights) == case.data
-    assert _parse(case.data, weights) == weights
+    order = weight_order(kernel, input_bits, weights.bits)
+    assert constants_block(weights, order) == case.data
+    assert _parse(case.data, order, weights) == weights
 
 
 @pytest.mark.parametrize("change", [-1, 1])
 def test_constants_block_of_the_wrong_size(change):
     weights = random_weights(np.random.default_rng(0), (3, 4), 3)
-    block = constants_block(weights)
+    order = weight_order(Kernel.FULLY_CONNECTED, 8, weights.bits)
+    block = constants_block(weights, order)
     wrong = block[:change] if change < 0 else block + b"\0"
     with pytest.raises(FormatError, match=f"{len(wrong)} bytes, {len(block)} expected"):
-        _parse(wrong, weights)
+        _parse(wrong, order, weights)

@@ -38,10 +38,10 @@ _RESCALE = {"multiplier": 2**20, "left_shift": 2}
 
 #: variant -> (sound parameters, sizes). Input bits 2, weight bits 2 or 8, output bits 4.
 SOUND = {
-    "conv2d_a2w8o4_pc": (_CONV, BufferSizes((15,), 24 + 24 + 108 + 6, 18, 8 * 18)),
+    "conv2d_a2w8o4_pc": (_CONV, BufferSizes((15,), 24 + 24 + 6 * 20 + 6, 18, 8 * 20)),
     "conv2d_a2w2o4_pl": (
         {**_CONV, "multiplier_count": 1},
-        BufferSizes((15,), 24 + 4 + 27 + 1, 18, 8 * 18),
+        BufferSizes((15,), 24 + 4 + 6 * 6 + 1, 18, 8 * 20),
     ),
     "depthwise_conv2d_a2w8o4_pc": (_CONV, BufferSizes((15,), 24 + 24 + 36 + 6, 18, 0)),
     "fully_connected_a2w2o4_pl": (
@@ -52,7 +52,7 @@ SOUND = {
             "left_shift": 31,
             "multiplier_count": 1,
         },
-        BufferSizes((2,), 20 + 4 + 9 + 1, 3, 0),
+        BufferSizes((2,), 20 + 4 + 6 * 2 + 1, 3, 2 * 8),
     ),
     "add_a2b8o4": (
         {

@@ -25,6 +25,7 @@ from tfmix.integer.model import (
     used_padding,
 )
 from tfmix.integer.packing import constants_block, constants_size, parse_constants_block
+from tfmix.integer.weight_order import weight_order
 from tfmix.ir.graph import Window
 from tfmix.ir.quant import QuantParams
 
@@ -68,24 +69,24 @@ def lower(
         variant,
         node.kernel,
         _params(node, quants, out),
-        bytes(_constants_size(node)) if zero_constants else _constants(node),
+        bytes(_constants_size(node, quants)) if zero_constants else _constants(node, quants),
         node.inputs,
         node.output,
     )
 
 
-def _constants(node: IntegerNode) -> bytes:
-    if node.weights is not None:
-        return constants_block(node.weights)
+def _constants(node: IntegerNode, quants: Sequence[QuantParams]) -> bytes:
+    w = node.weights
+    if w is not None:
+        return constants_block(w, weight_order(node.kernel, quants[0].bits, w.bits))
     return b"" if node.table is None else node.table.astype("<u2").tobytes()
 
 
-def _constants_size(node: IntegerNode) -> int:
+def _constants_size(node: IntegerNode, quants: Sequence[QuantParams]) -> int:
     w = node.weights
     if w is not None:
-        return constants_size(
-            w.values.size, w.bits, len(w.bias), len(w.multiplier), len(w.zero_point)
-        )
+        stored = weight_order(node.kernel, quants[0].bits, w.bits).stored(w.values.shape)
+        return constants_size(stored, w.bits, len(w.bias), len(w.multiplier), len(w.zero_point))
     return 0 if node.table is None else 2 * len(node.table)
 
 
@@ -311,13 +312,15 @@ def _lift_window(x: _Lifted) -> dict[str, Any]:
 
 
 def _weights(x: _Lifted, shape: tuple[int, ...], channels: int) -> IntegerWeights:
+    v = x.variant
     return parse_constants_block(
         x.call.constants,
+        weight_order(v.kernel, v.a, v.weight_bits),
         shape=shape,
-        bits=x.variant.weight_bits,
+        bits=v.weight_bits,
         channels=channels,
         multipliers=x.fields["multiplier_count"],
-        per_channel=x.variant.per_channel,
+        per_channel=v.per_channel,
         left_shift=x.fields["left_shift"],
     )
 

@@ -7,12 +7,11 @@ zero. docs/format.md shows it byte by byte; kernels/src/packing.h is its twin in
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from tfmix.errors import FormatError
 from tfmix.integer.model import IntegerWeights
+from tfmix.integer.weight_order import LogicalOrder, Tiles
 from tfmix.ir.quant import check_bits, max_level, packed_size
 
 
@@ -48,13 +47,13 @@ def unpack(data: np.ndarray, bits: int, elements: int) -> np.ndarray:
 
 
 def constants_size(
-    elements: int, bits: int, channels: int, multipliers: int, zero_points: int
+    stored: int, bits: int, channels: int, multipliers: int, zero_points: int
 ) -> int:
-    """Bytes of the constants block of a layer (see `constants_block`)."""
-    return 4 * channels + 4 * multipliers + packed_size(elements, bits) + zero_points
+    """Bytes of the constants block of a layer (see `constants_block`) with `stored` weights."""
+    return 4 * channels + 4 * multipliers + packed_size(stored, bits) + zero_points
 
 
-def constants_block(weights: IntegerWeights) -> bytes:
+def constants_block(weights: IntegerWeights, order: LogicalOrder | Tiles) -> bytes:
     """bias int32[oc] | multiplier int32[oc or 1] | packed weights | zero points uint8[oc or 1].
 
     The 4-byte arrays come first, so all parts are aligned once the block is.
@@ -63,7 +62,7 @@ def constants_block(weights: IntegerWeights) -> bytes:
         (
             weights.bias.astype("<i4").tobytes(),
             weights.multiplier.astype("<i4").tobytes(),
-            pack(weights.values, weights.bits).tobytes(),
+            pack(order.arrange(weights.values), weights.bits).tobytes(),
             weights.zero_point.astype(np.uint8).tobytes(),
         )
     )
@@ -71,6 +70,7 @@ def constants_block(weights: IntegerWeights) -> bytes:
 
 def parse_constants_block(
     block: bytes,
+    order: LogicalOrder | Tiles,
     *,
     shape: tuple[int, ...],
     bits: int,
@@ -80,17 +80,17 @@ def parse_constants_block(
     left_shift: int,
 ) -> IntegerWeights:
     """Inverse of `constants_block`. `shape` is that of IntegerWeights.values."""
-    elements = math.prod(shape)
+    stored = order.stored(shape)
     zero_points = channels if per_channel else 1
-    expected = constants_size(elements, bits, channels, multipliers, zero_points)
+    expected = constants_size(stored, bits, channels, multipliers, zero_points)
     if len(block) != expected:
         raise FormatError(f"constants block of {len(block)} bytes, {expected} expected")
     bias_end = 4 * channels
     multiplier_end = bias_end + 4 * multipliers
-    weights_end = multiplier_end + packed_size(elements, bits)
+    weights_end = multiplier_end + packed_size(stored, bits)
     raw = np.frombuffer(block, np.uint8)
     return IntegerWeights(
-        values=unpack(raw[multiplier_end:weights_end], bits, elements).reshape(shape),
+        values=order.restore(unpack(raw[multiplier_end:weights_end], bits, stored), shape),
         bits=bits,
         per_channel=per_channel,
         zero_point=raw[weights_end:].copy(),

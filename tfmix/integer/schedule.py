@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tfmix.integer.model import IntegerNetwork, IntegerNode, IntegerTensor
+from tfmix.integer.model import IntegerNetwork, IntegerNode, IntegerTensor, Kernel
 from tfmix.ir.quant import packed_size
 from tfmix.ir.schedule import Schedule, Step, scratch_bytes
 
@@ -32,4 +32,7 @@ def schedule_of(model: IntegerNetwork) -> Schedule:
 
 def _scratch_bytes(node: IntegerNode) -> int:
     window = node.window.kernel if node.window else (1, 1)
-    return scratch_bytes(node.kernel.value, window, node.input_shapes[0][2])
+    rows, columns, channels = node.input_shapes[0]
+    if node.kernel is Kernel.FULLY_CONNECTED:
+        channels *= rows * columns
+    return scratch_bytes(node.kernel.value, window, channels)

@@ -13,10 +13,13 @@ from functools import cached_property
 
 from tfmix.ir.graph import Graph, Node, Op
 
-#: conv2d expands this many pixel columns of K = rows * columns * input_channels values ...
+#: conv2d expands this many pixel columns of K = rows * columns * input_channels values,
+#: fully_connected one column of K = input features ...
 PIXEL_COLUMNS = 4
-#: ... of int16 into scratch, for a dot product that two SIMD lanes can eat.
+#: ... of int16 into scratch, for a dot product that two SIMD lanes can eat ...
 COLUMN_VALUE_BYTES = 2
+#: ... each padded to a multiple of this many values.
+COLUMN_MULTIPLE = 4
 
 
 @dataclass(frozen=True)
@@ -78,14 +81,19 @@ class Schedule:
         return tuple(map(tuple, alive))
 
 
+#: Columns in scratch, by the value of the Op or the Kernel.
+_COLUMNS = {Op.CONV2D.value: PIXEL_COLUMNS, Op.DENSE.value: 1, "fully_connected": 1}
+
+
 def scratch_bytes(kernel: str, window: tuple[int, int], input_channels: int) -> int:
-    """Bytes a kernel needs beside its tensors: 8 * K for conv2d, nothing for the others.
+    """Bytes a kernel needs beside its tensors: 8 * K for conv2d, 2 * K for fully_connected with K
+    rounded up to a multiple of 4, nothing for the others.
 
     kernel: the value of an `Op` or of a `Kernel`; window: (rows, columns), (1, 1) without one.
     """
-    if kernel != Op.CONV2D.value:
-        return 0
-    return PIXEL_COLUMNS * COLUMN_VALUE_BYTES * window[0] * window[1] * input_channels
+    columns = _COLUMNS.get(kernel, 0)
+    values = window[0] * window[1] * input_channels
+    return columns * COLUMN_VALUE_BYTES * -(-values // COLUMN_MULTIPLE) * COLUMN_MULTIPLE
 
 
 def node_scratch_bytes(graph: Graph, node: Node) -> int:

@@ -200,7 +200,7 @@ typedef struct tfmix_softmax_params {
  * every window holds an element of the image; 0 <= zero point <= 2^bits - 1; 0 <= left_shift <= 31.
  * Where the parameters alone decide it, no intermediate value leaves int32; for the kernels with
  * weights this is K * (2^input_bits - 1) * (2^weight_bits - 1) <= 2^31 - 1 with K products per
- * output.
+ * output, and for conv2d and fully_connected K * (2^input_bits - 1) * 255 <= 2^32 - 1.
  */
 
 TFMIX_API tfmix_status tfmix_conv2d_prepare(const tfmix_conv_params* params,
@@ -238,13 +238,14 @@ TFMIX_API tfmix_status tfmix_softmax_prepare(const tfmix_softmax_params* params,
  *     void tfmix_conv2d_a8w4o2_pc(const tfmix_conv_params* params, const uint8_t* input,
  *                                 const uint8_t* constants, uint8_t* output, void* scratch);
  *
- * `constants` of a kernel with weights, oc = output channels, at any alignment:
+ * `constants` of a kernel with weights, oc = output channels:
  *
  *     int32 bias[oc] | int32 multiplier[multiplier_count] | packed weights | uint8 zero_point[oc|1]
  *
- * with left_shift fractional bits in the bias and with the weights by [oc][kernel row][kernel
- * column][input channel] in conv2d, [kernel row][kernel column][oc] in depthwise_conv2d, [oc][input
- * feature] in fully_connected. Where prepare asks for no scratch, `scratch` may be NULL.
+ * with left_shift fractional bits in the bias and with the weights by [kernel row][kernel column]
+ * [oc] in depthwise_conv2d, in the tiles of docs/format.md in conv2d and fully_connected. The
+ * latter two need them aligned to 4 bytes on a Cortex-M with DSP instructions; otherwise they may
+ * lie anywhere. Where prepare asks for no scratch, `scratch` may be NULL.
  */
 
 #define TFMIX_DECLARE_WEIGHTED_(name_, params_)                                               \

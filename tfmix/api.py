@@ -92,8 +92,11 @@ def quantize_model(
         raise TfmixError(
             f"{model.name!r} is a fake-quant model already; use set_policy to change its bits"
         )
-    if budget is not None and not isinstance(budget, Budget):
-        raise TfmixError(f"budget {budget!r} is not a tfmix.Budget (or None for no limit)")
+    _check_kind("budget", budget, Budget)
+    _check_kind("policy", policy, QuantizationPolicy)
+    _check_kind("pinned", pinned, Mapping)
+    for what, bits in (pinned or {}).items():
+        _check_kind(f"pinned {what}", bits, Mapping)
     budget = budget or Budget(None, None)
     network = read(model)
     if batch_norm == "fold":
@@ -101,6 +104,7 @@ def quantize_model(
     graph = network.graph
     memory = _memory_model(graph, weights, budget.accounting)
     if policy is None:
+        _check_kind("search", search, str)
         method = get_searcher(_DEFAULT_SEARCH if search == "auto" else search)
         policy = method(
             SearchProblem(memory, budget, pinned=Pinned.parse(graph, pinned), seed=seed)
@@ -147,6 +151,10 @@ def memory_report(
         Rusci et al. 2020 do; None takes the budget's, or "deployed".
       weights, batch_norm: as in quantize_model; a fake-quant model knows its own.
     """
+    _check_kind("policy", policy, QuantizationPolicy)
+    _check_kind("budget", budget, Budget)
+    _check_choice("weights", weights, ("per_channel", "per_layer", None))
+    _check_choice("batch_norm", batch_norm, ("icn", "fold"))
     graph = as_graph(model)
     if is_quantized(model):
         policy = policy or get_policy(model)
@@ -216,6 +224,11 @@ def load(path: str | os.PathLike[str]) -> IntegerModel:
 def _check_choice(what: str, value: Any, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise TfmixError(f"{what} {value!r} is not one of {allowed}")
+
+
+def _check_kind(what: str, value: Any, kind: type) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise TfmixError(f"{what} {value!r} is not a {kind.__name__} (or None)")
 
 
 def _memory_model(graph: Graph, weights: Weights, accounting: str) -> MemoryModel:

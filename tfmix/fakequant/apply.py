@@ -13,12 +13,18 @@ import tf_keras
 from tfmix.errors import TfmixError
 from tfmix.fakequant._tfmot import (
     QuantizeWrapper,
+    QuantizeWrapperV2,
     quantize_annotate_layer,
     quantize_apply,
 )
 from tfmix.fakequant.quantizers import ActivationQuantizer, MinMaxWeightQuantizer
-from tfmix.fakequant.rebuild import build_float
-from tfmix.fakequant.scheme import PREFIX, MixedPrecisionConfig, MixedPrecisionScheme
+from tfmix.fakequant.rebuild import build_float, free_name
+from tfmix.fakequant.scheme import (
+    PREFIX,
+    MixedPrecisionConfig,
+    MixedPrecisionScheme,
+    QuantizedLayer,
+)
 from tfmix.frontend.keras import KerasNetwork, Unwrapped, read
 from tfmix.ir.graph import Graph, Op, as_graph
 from tfmix.policy.policy import QuantizationPolicy
@@ -58,7 +64,7 @@ def apply(network: KerasNetwork, *, per_channel: bool) -> tf_keras.Model:
 
 def _input_carrier(graph: Graph) -> str:
     """Name of the layer behind the input that does nothing but carry the input's quantizer."""
-    return f"{graph.input}_quantizer"
+    return free_name(graph, f"{graph.input}_quantizer")
 
 
 def _plan(graph: Graph, per_channel: bool) -> dict[str, MixedPrecisionConfig]:
@@ -86,13 +92,19 @@ def _plan(graph: Graph, per_channel: bool) -> dict[str, MixedPrecisionConfig]:
 
 
 def _as_loaded(model: tf_keras.Model) -> tf_keras.Model:
-    """The same model as if loaded from a file.
+    """The same model as if loaded from a file: a `QuantizedLayer` for each of tfmot's wrappers.
 
     A tfmot wrapper lists its variables in one order around a layer that was built before, and in
     another around one built with it, as when a file is loaded; weights are stored by order. So the
     model is made anew from its configuration here: then it and all that is loaded agree.
     """
-    fresh = tf_keras.Model.from_config(model.get_config())
+    config = model.get_config()
+    for layer in config["layers"]:
+        layer.pop("build_config", None)
+        if layer["class_name"] == QuantizeWrapperV2.__name__:
+            layer["config"]["layer"].pop("build_config", None)
+    ours = {QuantizeWrapperV2.__name__: QuantizedLayer}
+    fresh = tf_keras.Model.from_config(config, custom_objects=ours)
     for old, new in zip(model.layers, fresh.layers, strict=True):
         pairs = [(old.weights, new.weights)]
         if isinstance(old, QuantizeWrapper):
@@ -189,6 +201,8 @@ def set_policy(model: tf_keras.Model, policy: QuantizationPolicy) -> None:
     Raises TfmixError, and changes nothing, where the policy is not one of this network.
     """
     require_quantized(model)
+    if not isinstance(policy, QuantizationPolicy):
+        raise TfmixError(f"policy {policy!r} is not a tfmix.QuantizationPolicy")
     policy.validate(graph_of(model))
     quantizers = quantizers_of(model)
     for name, bits in policy.weight_bits.items():

@@ -54,7 +54,11 @@ def set_ranges(network: KerasNetwork, quantizers: Quantizers, data: Any, seed: i
                 highs = [1.0] * len(BIT_WIDTHS)
         else:
             lows, highs = mse_ranges(
-                tf.constant(values), low, high, quantizer.signed, quantizer.maximum
+                tf.constant(values),
+                tf.constant(low),
+                tf.constant(high),
+                quantizer.signed,
+                quantizer.maximum,
             )
         quantizer.set_ranges(bound.variables, lows, highs)
 
@@ -74,8 +78,8 @@ def _observe(
         tensors = forward(tf.constant(batch))
         for name, tensor in zip(names, tf.nest.flatten(tensors), strict=True):
             flat = tensor.numpy().reshape(-1)
-            low[name] = min(low[name], float(flat.min()))
-            high[name] = max(high[name], float(flat.max()))
+            low[name] = float(np.minimum(low[name], flat.min()))  # NaN stays NaN
+            high[name] = float(np.maximum(high[name], flat.max()))
             # The first batches give more, so that small data sets give a full sample too.
             held = sum(map(len, samples[name]))
             count = min(max(per_batch, (SAMPLED_VALUES - held) // 4), SAMPLED_VALUES - held)

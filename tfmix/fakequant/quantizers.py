@@ -20,6 +20,9 @@ _MIN_SCALE = 1e-30  # below, a float32 scale is not safely invertible: such a ra
 _MIN_RANGE = 1e-6  # least alpha that training may reach
 _FUSED_BITS = 8
 _FUSED_LEVELS = float(max_level(_FUSED_BITS))
+#: The fused gradient counts what lies beyond a limit, PACT also what lies on it, as all that ReLU6
+#: cuts off does: so it is given limits that are nearer to zero by a few ulp.
+_JUST_INSIDE = 1 - 2.0**-20
 
 #: Candidates for a range in the search for the least mean squared error: fractions of the full one.
 _RATIOS = np.arange(1, 65, dtype=np.float32) / 64
@@ -210,7 +213,7 @@ class ActivationQuantizer(Quantizer):
     def quant_params(self, weights: dict, name: str) -> QuantParams:
         """The integer tensor's scale, zero point and bits at the bits now set.
 
-        Raises CalibrationError naming the tensor where no range is known.
+        Raises CalibrationError naming the tensor where no range is known, or one is not finite.
         """
         if not int(weights["calibrated"]):
             raise CalibrationError(
@@ -221,6 +224,11 @@ class ActivationQuantizer(Quantizer):
         index = BIT_WIDTHS.index(bits)
         high = weights["alpha"][index]
         low = weights["low"][index] if self.signed else tf.zeros(())
+        if not np.isfinite([low, high]).all():
+            raise CalibrationError(
+                f"{name}: the range [{float(low)}, {float(high)}] of this activation is not "
+                "finite; training has diverged"
+            )
         scale, zero_point = affine(low, high, tf.constant(float(max_level(bits))))
         return QuantParams(float(scale), int(zero_point), bits)
 
@@ -246,23 +254,25 @@ def _fake_quant_range(x: tf.Tensor, low: tf.Tensor, high: tf.Tensor, bits: tf.Te
 
     def gradient(dy):
         dx, d_low, d_high = tf.quantization.fake_quant_with_min_max_vars_gradient(
-            dy, x, bottom, top, num_bits=_FUSED_BITS
+            dy, x, bottom * _JUST_INSIDE, top * _JUST_INSIDE, num_bits=_FUSED_BITS
         )
         return dx, d_low, d_high, None
 
     return y, gradient
 
 
+@tf.function(reduce_retracing=True)
 def mse_ranges(
-    samples: tf.Tensor, low: Any, high: Any, signed: bool, maximum: float | None
+    samples: tf.Tensor, low: tf.Tensor, high: tf.Tensor, signed: bool, maximum: float | None
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Ranges of least mean squared quantization error, one per bit-width in BIT_WIDTHS.
 
-    samples: float32 [n]; low, high: least and greatest value of the whole tensor. The candidates
-    are 64 fractions of [low, high]. Returns (lows [3], highs [3]); lows are zero if not signed.
+    samples: float32 [n]; low, high: least and greatest value of the whole tensor, float32. The
+    candidates are 64 fractions of [low, high]. Returns (lows [3], highs [3]); lows are zero if not
+    signed.
     """
-    low = tf.minimum(tf.cast(low, tf.float32), 0.0) if signed else tf.zeros(())
-    high = tf.maximum(tf.cast(high, tf.float32), 0.0)
+    low = tf.minimum(low, 0.0) if signed else tf.zeros(())
+    high = tf.maximum(high, 0.0)
     # A tensor that is zero throughout has no range; any does.
     high = tf.where(high - low < _MIN_RANGE, 1.0, tf.maximum(high, _MIN_RANGE))
     if maximum is not None:

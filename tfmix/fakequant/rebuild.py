@@ -50,6 +50,16 @@ def fold_batch_norm(network: KerasNetwork) -> KerasNetwork:
     return KerasNetwork(replace(network.graph, nodes=tuple(nodes)), weights, network.layers)
 
 
+def free_name(graph: Graph, name: str) -> str:
+    """`name`, or one like it that no layer of the graph's normal form has."""
+    taken = {graph.input}
+    for node in graph.nodes:
+        taken |= {node.name, node.output, node.batch_norm, node.relu_layer}
+    while name in taken:
+        name += "_"
+    return name
+
+
 def build_float(network: KerasNetwork, input_carrier: str | None = None) -> tf_keras.Model:
     """A float model with the network's weights. The network's layers are copied, not shared.
 
@@ -110,7 +120,8 @@ class _Builder:
         if self._keras_padding(node) is not None:
             return x
         top, bottom, left, right = node.window.padding
-        return _layers.ZeroPadding2D(((top, bottom), (left, right)), name=f"{node.name}_pad")(x)
+        name = free_name(self.graph, f"{node.name}_pad")
+        return _layers.ZeroPadding2D(((top, bottom), (left, right)), name=name)(x)
 
     # -- layers -----------------------------------------------------------------------------
 

@@ -19,9 +19,34 @@ from tfmix.fakequant._tfmot import (
 #: Name prefix of wrapped layers.
 PREFIX = "quant_"
 
-# tfmot leaves its wrapper to `tfmot.quantization.keras.quantize_scope`. A model of ours loads with
-# plain `tf_keras.models.load_model`, as a model of stock layers does.
-tf_keras.utils.get_custom_objects()["QuantizeWrapperV2"] = QuantizeWrapperV2
+
+@tf_keras.utils.register_keras_serializable(package="tfmix")
+class QuantizedLayer(QuantizeWrapperV2):
+    """tfmot's wrapper, made fit for files and for freezing.
+
+    It is registered, so that a model loads with plain `tf_keras.models.load_model`. And it is
+    always built by its first call, never from a stored shape: so its variables come in one order,
+    by which weights are stored, and under names that begin with its own, by which `.h5` files
+    store the optimizer. And where the layer is frozen, so are its kernel and its range.
+    """
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config["layer"].pop("build_config", None)
+        return config
+
+    def get_build_config(self) -> None:
+        return None
+
+    @property
+    def trainable_weights(self) -> list:
+        return super().trainable_weights if self.trainable else []
+
+    @property
+    def non_trainable_weights(self) -> list:
+        # A frozen layer lists its weights in the same order as one that is not.
+        frozen = [] if self.trainable else super().trainable_weights
+        return self._dedup_weights(frozen + super().non_trainable_weights)
 
 
 @tf_keras.utils.register_keras_serializable(package="tfmix")

@@ -1,8 +1,9 @@
 """tf_keras model -> `ir.Graph` + float weights.
 
-The model is read in three passes: nested models are flattened into a list of `_Call`s, one per
+The model is read in four passes: nested models are flattened into a list of `_Call`s, one per
 layer call (a SeparableConv2D gives two, a Dense with softmax too); batch norms and ReLUs are fused
-into the call before them; signs are inferred. Problems are collected, never raised one at a time.
+into the call before them; the calls are put in order; signs are inferred. Problems are collected,
+never raised one at a time.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _IDENTITY_LAYERS = frozenset(
         "Dropout",
         "GaussianDropout",
         "GaussianNoise",
+        "Identity",
         "SpatialDropout1D",
         "SpatialDropout2D",
     }
@@ -104,7 +106,10 @@ def _read(model: Any, unwrap: Unwrap) -> tuple[list[str], KerasNetwork | None]:
     reader.read(model)
     if reader.problems:
         return reader.problems, None
-    calls = _fuse(reader.calls, reader.output)
+    needed = _in_order(reader.calls, reader.output)
+    if all(call.op is Op.RESHAPE for call in needed):
+        return [f"{model.name}: the model has no layers that compute"], None
+    calls = _in_order(_fuse(needed, reader.output), reader.output)
     graph = _graph(reader, calls)
     weights = {c.name: c.weights for c in calls if c.weights is not None}
     return [], KerasNetwork(graph, weights, reader.layers)
@@ -159,6 +164,7 @@ class _Reader:
         self.layers: dict[str, tf_keras.layers.Layer] = {}
         self.input = ""
         self.output = ""
+        self._input_is_defined = True
         self._names: set[str] = set()
         self._weighted_layers_seen: set[int] = set()
 
@@ -168,19 +174,16 @@ class _Reader:
                 f"{model.name}: {len(model.inputs)} inputs and {len(model.outputs)} outputs; "
                 "one of each is supported"
             )
-            return
-        shape = tuple(model.inputs[0].shape[1:])
-        self.input = self._unique(model.input_names[0])
-        if None in shape or not shape:
-            self.problems.append(
-                f"{self.input}: input shape {shape} is not fully defined; every dimension but the "
-                "batch must be known"
-            )
-            return
-        self.shapes[self.input] = shape
-        (self.output,) = self._walk(model, [self.input], prefix="")
-        if not self.calls and not self.problems:
-            self.problems.append(f"{model.name}: the model has no layers that compute")
+        inputs = [self._unique(name) for name in model.input_names]
+        for name, tensor in zip(inputs, model.inputs, strict=True):
+            shape = self.shapes[name] = _shape_of(tensor)
+            if None in shape or not shape:
+                self._input_is_defined = False
+                self.problems.append(
+                    f"{name}: input shape {shape} is not fully defined; every dimension but the "
+                    "batch must be known"
+                )
+        self.input, self.output = inputs[0], self._walk(model, inputs, prefix="")[0]
 
     def _unique(self, name: str, prefix: str = "") -> str:
         """A free name: the layer's own, with the nested model's in front where that is taken."""
@@ -201,50 +204,79 @@ class _Reader:
             for node in model._nodes_by_depth[depth]:
                 if node.is_input:
                     continue
-                names = [tensors.get(id(t)) for t in node.keras_inputs]
-                outputs = tf.nest.flatten(node.outputs)
-                produced = self._call(node.layer, names, outputs, prefix)
-                tensors.update({id(t): name for t, name in zip(outputs, produced, strict=False)})
+                names = [tensors[id(t)] for t in node.keras_inputs]
+                produced = self._call(node, names, prefix)
+                tensors.update(
+                    {id(t): name for t, name in zip(_outputs(node), produced, strict=True)}
+                )
         return [tensors[id(t)] for t in model.outputs]
 
-    def _call(
-        self,
-        layer: tf_keras.layers.Layer,
-        inputs: list[str | None],
-        outputs: list[Any],
-        prefix: str,
-    ) -> list[str]:
-        """Reads one layer call; returns the names of the tensors it gives."""
+    def _call(self, node: Any, inputs: list[str], prefix: str) -> list[str]:
+        """Reads one layer call, a node of tf_keras; returns the names of the tensors it gives."""
+        layer = node.layer
         if isinstance(layer, tf_keras.Model) and getattr(layer, "_is_graph_network", False):
-            name = f"{prefix}_{layer.name}" if prefix else layer.name
-            return self._walk(layer, [i or "" for i in inputs], name)
+            return self._walk(layer, inputs, f"{prefix}_{layer.name}" if prefix else layer.name)
         unwrapped = self.unwrap(layer)
-        if type(unwrapped.layer).__name__ in _IDENTITY_LAYERS:
-            return [inputs[0] or ""]
-        inner = unwrapped.layer
+        inner, kind = unwrapped.layer, _type_name(unwrapped.layer)
+        outputs = _outputs(node)
+        if kind in _IDENTITY_LAYERS and not node.call_kwargs.get("training"):
+            return inputs
         name = self._unique(inner.name, prefix)
-        shape = tuple(outputs[0].shape[1:])
-        self.shapes[name] = shape
+        shape = self.shapes[name] = _shape_of(outputs[0])
         problems = _LayerProblems(name, inner)
-        handler = _HANDLERS.get(type(inner).__name__)
-        if handler is None:
-            problems.add(f"layer type {type(inner).__name__} is not supported{_hint(inner)}")
-        elif None in shape:
+        if kind not in _HANDLERS and kind not in _IDENTITY_LAYERS:
+            problems.add(f"layer type {kind} is not supported{_hint(inner)}")
+        elif None in shape and self._input_is_defined:
             problems.add(f"output shape {shape} is not fully defined")
-        elif any(i is None for i in inputs):
-            problems.add("reads a tensor that does not come from this model")
         else:
-            if inner.weights and id(inner) in self._weighted_layers_seen:
-                problems.add("is called more than once (shared weights are not supported)")
-            self._weighted_layers_seen.add(id(inner))
-            if inner.compute_dtype != "float32":
-                problems.add(f"dtype {inner.compute_dtype} is not supported, allowed: float32")
+            self._check_call(node, inner, problems)
             self.layers[name] = inner
             context = _Context(self, name, inner, unwrapped.variables, tuple(inputs), shape)
-            handler(context, problems)
+            calls_before = len(self.calls)
+            if kind in _HANDLERS:
+                _HANDLERS[kind](context, problems)
+            runs_a_kernel = any(c.op is not Op.RESHAPE for c in self.calls[calls_before:])
+            if len(shape) > 3 and runs_a_kernel:
+                problems.add(f"output shape {shape} has {len(shape)} dimensions, allowed: 1 to 3")
             name = context.result
         self.problems += problems.found
-        return [name]
+        return [name] * len(outputs)
+
+    def _check_call(
+        self, node: Any, layer: tf_keras.layers.Layer, problems: _LayerProblems
+    ) -> None:
+        """What may be wrong with a call of any layer."""
+        if layer.weights and id(layer) in self._weighted_layers_seen:
+            problems.add(
+                f"layer {layer.name!r} is called more than once (shared weights are not supported)"
+            )
+        self._weighted_layers_seen.add(id(layer))
+        if layer.compute_dtype != "float32":
+            problems.add(f"dtype {layer.compute_dtype} is not supported, allowed: float32")
+        arguments = tf.nest.flatten((node.call_args, node.call_kwargs))
+        if sum(map(tf.is_tensor, arguments)) > len(node.keras_inputs):
+            problems.add("reads a constant tensor; only tensors of the network are supported")
+        if node.call_kwargs.get("training"):
+            problems.add("is called with training=True, so that inference would be random")
+
+
+def _outputs(node: Any) -> list[Any]:
+    """The tensors that a layer call gives."""
+    return tf.nest.flatten(node.outputs)
+
+
+def _shape_of(tensor: Any) -> tuple[int | None, ...]:
+    """Shape of a Keras tensor without the batch; (None,) where not even its rank is known."""
+    shape = tf.TensorShape(tensor.shape)
+    return (None,) if shape.rank is None else tuple(shape[1:])
+
+
+def _type_name(layer: tf_keras.layers.Layer) -> str:
+    """Name of the layer's type: of one that is not tf_keras's own the full one, so that a user's
+    class `Add` is not taken for the layer."""
+    kind = type(layer)
+    stock = kind.__module__.split(".")[0] == "tf_keras"
+    return kind.__name__ if stock else f"{kind.__module__}.{kind.__name__}"
 
 
 class _LayerProblems:
@@ -261,7 +293,7 @@ class _LayerProblems:
 
 
 def _hint(layer: tf_keras.layers.Layer) -> str:
-    kind = type(layer).__name__
+    kind = _type_name(layer)
     if kind in ("TFOpLambda", "SlicingOpLambda"):
         return f" (the operator {layer.name!r}; use tf_keras.layers.Add or another layer)"
     if kind == "Rescaling":
@@ -329,18 +361,30 @@ def _relu_settings(layer: tf_keras.layers.ReLU, problems: _LayerProblems) -> _Ac
     return _Activation(relu=True, relu_max=top)
 
 
+#: By the functions themselves: a user may have written another `relu`.
+_ACTIVATIONS: dict[Any, _Activation] = {
+    tf_keras.activations.linear: _Activation(),
+    tf_keras.activations.relu: _Activation(relu=True),
+    tf.nn.relu: _Activation(relu=True),
+    tf.nn.relu6: _Activation(relu=True, relu_max=6.0),
+    tf_keras.activations.softmax: _Activation(softmax=True),
+    tf.nn.softmax: _Activation(softmax=True),
+}
+
+
 def _activation(function: Any, problems: _LayerProblems) -> _Activation:
     if isinstance(function, tf_keras.layers.ReLU):
         return _relu_settings(function, problems)
+    if isinstance(function, tf_keras.layers.Softmax) and function.axis == -1:
+        return _Activation(softmax=True)
+    for known, activation in _ACTIVATIONS.items():
+        if function is known:
+            return activation
     name = getattr(function, "__name__", type(function).__name__)
-    known = {
-        "linear": _Activation(),
-        "relu": _Activation(relu=True),
-        "relu6": _Activation(relu=True, relu_max=6.0),
-        "softmax": _Activation(softmax=True),
-    }
-    problems.unless(name in known, "activation", name, ", ".join(known))
-    return known.get(name, _Activation())
+    problems.unless(
+        False, "activation", name, "linear, relu, relu6, softmax as tf_keras and tf.nn define them"
+    )
+    return _Activation()
 
 
 def _emit_with_activation(context: _Context, problems: _LayerProblems, op: Op, **fields: Any):
@@ -369,7 +413,7 @@ def _window(context: _Context, problems: _LayerProblems, kernel, strides, paddin
     problems.unless(padding in ("same", "valid"), "padding", padding, "'same', 'valid'")
     if len(shape) != 3:
         problems.add(f"input shape {shape} is not (rows, columns, channels)")
-    if problems.found:
+    if problems.found or None in shape:
         return None
     kernel, strides = tuple(kernel), tuple(strides)
     if padding == "valid":
@@ -388,7 +432,7 @@ def _check_finite(weights: LayerWeights, problems: _LayerProblems) -> None:
         if values is not None and not np.isfinite(values).all():
             count = int((~np.isfinite(values)).sum())
             problems.add(f"{what} holds {count} NaN or infinite value(s); all must be finite")
-    if bn is not None and not (bn.variance + bn.epsilon > 0).all():
+    if bn is not None and (bn.variance + bn.epsilon <= 0).any():
         problems.add("moving variance + epsilon must be positive in every channel")
 
 
@@ -489,13 +533,13 @@ def _add(context: _Context, problems: _LayerProblems) -> None:
     if any(shape != shapes[0] for shape in shapes):
         problems.add(f"input shapes {shapes} differ; adding with broadcast is not supported")
         return
-    # The kernel adds two tensors: more become a chain.
-    total = context.inputs[0]
+    # The kernel adds two tensors: more become a chain, and one is its own sum.
+    total = context.result = context.inputs[0]
     for i, tensor in enumerate(context.inputs[1:], start=1):
         last = i == len(context.inputs) - 1
         name = context.name if last else context.derived_name(str(i))
         context.emit(Op.ADD, name=name, inputs=(total, tensor), output=name)
-        total = name
+        total = context.result = name
 
 
 def _concatenate(context: _Context, problems: _LayerProblems) -> None:
@@ -503,7 +547,10 @@ def _concatenate(context: _Context, problems: _LayerProblems) -> None:
     problems.unless(
         axis in (-1, len(context.shape)), "axis", axis, f"-1 or {len(context.shape)} (channels)"
     )
-    context.emit(Op.CONCATENATE)
+    if len(context.inputs) == 1:
+        context.result = context.inputs[0]
+    else:
+        context.emit(Op.CONCATENATE)
 
 
 def _pool(op: Op) -> Callable[[_Context, _LayerProblems], None]:
@@ -625,6 +672,33 @@ def _takes(pad: _Call) -> Callable[[_Call], bool]:
         return max(top, bottom) < rows and max(left, right) < columns
 
     return check
+
+
+def _in_order(calls: list[_Call], output: str) -> list[_Call]:
+    """The calls that `output` needs, in an order which only their wiring decides.
+
+    As in tf_keras, the longer a call's way to the output, the sooner it runs. But tf_keras counts
+    layers that leave no trace in the graph, which a fake-quant model no longer has; its graph must
+    come out in the same order.
+    """
+    producers = {call.output: call for call in calls}
+    inputs_first: dict[str, _Call] = {}  # depth-first from the output
+    stack = [(output, False)]
+    while stack:
+        tensor, inputs_done = stack.pop()
+        if tensor in inputs_first or tensor not in producers:
+            continue
+        if inputs_done:
+            inputs_first[tensor] = producers[tensor]
+        else:
+            stack.append((tensor, True))
+            stack += [(name, False) for name in reversed(producers[tensor].inputs)]
+    way = dict.fromkeys(inputs_first, 0)
+    for call in reversed(inputs_first.values()):
+        for name in call.inputs:
+            if name in way:
+                way[name] = max(way[name], way[call.output] + 1)
+    return sorted(inputs_first.values(), key=lambda call: -way[call.output])
 
 
 def _graph(reader: _Reader, calls: Iterable[_Call]) -> Graph:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import tf_keras
 
-from tfmix.fakequant.apply import graph_of, layer_of_tensor
+from tfmix.fakequant.apply import graph_of, layer_of_tensor, require_quantized
 from tfmix.integer.inference import IntegerModel
 from tfmix.ir.quant import round_half_up
+
+_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ def compare(
     So each figure is that node's alone, and nothing accumulates. x: float inputs [n, ...].
     Softmax, which fake-quant leaves in float, is compared after rounding to its 8 bits.
     """
+    require_quantized(model)
     graph = graph_of(model)
     quant = integer_model.quantization
     values = integer_model.tensors(x)
@@ -44,7 +47,12 @@ def compare(
             for name in node.inputs
         ]
         part = tf_keras.Model(sources, outputs)
-        y = part.predict(feeds if len(feeds) > 1 else feeds[0], verbose=0)
+        y = np.concatenate(
+            [
+                part([feed[start : start + _BATCH] for feed in feeds]).numpy()
+                for start in range(0, len(x), _BATCH)
+            ]
+        )
         q = quant[node.output]
         expected = round_half_up(y.astype(np.float64) / q.scale) + q.zero_point
         got = values[node.output].reshape(expected.shape)

@@ -265,14 +265,16 @@ def _integer_weights(
     depthwise = _kernel(node, graph)[0] is Kernel.DEPTHWISE_CONV2D
     by_channel = (q.reshape(-1, oc).T if depthwise else q.reshape(oc, -1)).astype(np.int64)
     centred = by_channel - zero_point[:, None]
-    _check_products(node, by_channel.shape[1], x.bits, bits)
+    products = _check_products(node, by_channel.shape[1], x.bits, bits)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         # What is added to the sum of products, in accumulator units.
         real_bias = offset / (step * gain) - x.zero_point * centred.sum(axis=1)
-    constant = ~(np.abs(real_bias) <= _INT32_MAX - by_channel.shape[1] * 255 * 255)
+    constant = ~(np.abs(real_bias) <= _INT32_MAX - products)
     if constant.any():
+        if factor.size == 1:  # with one multiplier for all, all are constants or none
+            constant[:] = True
         _check_constant(node, constant, np.broadcast_to(factor, oc), centred, max_level(x.bits))
-        factor = np.where(constant, 0, factor)
+        factor = np.where(constant[: factor.size], 0, factor)
         real_bias, centred = (
             np.where(constant, 0, real_bias),
             np.where(constant[:, None], 0, centred),
@@ -337,19 +339,21 @@ def _make_constant(
     value = np.clip(round_half_up(value), -y.zero_point, max_level(y.bits) - y.zero_point)
     # (value * 4) * 2^30 = value * 2^32
     bias = np.where(constant, value * 4, bias)
-    return bias, np.where(constant, 1 << 30, multiplier).astype(np.int32)
+    return bias, np.where(constant[: multiplier.size], 1 << 30, multiplier).astype(np.int32)
 
 
 # -- proofs -----------------------------------------------------------------------------------
 
 
-def _check_products(node: Node, count: int, input_bits: int, weight_bits: int) -> None:
+def _check_products(node: Node, count: int, input_bits: int, weight_bits: int) -> int:
+    """Greatest sum of `count` products of unsigned inputs and weights, if int32 holds it."""
     largest = max_level(input_bits) * max_level(weight_bits)
     if count * largest > _INT32_MAX:
         raise ConversionError(
             f"{node.name}: {count} products of {input_bits} by {weight_bits} bits overflow an "
             f"int32 accumulator; allowed: at most {_INT32_MAX // largest}"
         )
+    return count * largest
 
 
 def _reach(centred: np.ndarray, top: int, bias: np.ndarray) -> np.ndarray:
@@ -364,17 +368,19 @@ def choose_left_shift(
 ) -> int:
     """L of docs/arithmetic.md, for a layer's factors M [oc] or [1].
 
-    Worst-case errors, in LSB of the output: M / 2^(L+1) from rounding the bias, and |v| / 2^33 from
-    rounding the multiplier, where |v| <= top / (M / 2^L) or the output saturates anyway. The first
-    falls with L and the second grows. A shift costs two instructions an output, so where a window
-    has few products it must be worth it.
+    Errors, in LSB of the output: at most M / 2^(L+1) from rounding the bias, and |v| / 2^33 from
+    rounding the multiplier. The first falls with L and the second grows. |v| is taken as that of a
+    typical output, a sixteenth of the range: few are larger, and beyond the range all saturate.
+    A small error is worth much, because one output rounded differently from fake-quant makes many
+    differ in the layers after it. But a shift costs two instructions an output, so where a window
+    has few products it is only taken to avoid errors that matter by themselves.
 
     factor:   real M; reach: greatest |acc + bias| [oc]; products: of one output
     top:      2^b - 1 of the output
 
     Raises ConversionError naming `what` where no shift keeps `v` within int32.
     """
-    tolerance = 2.0**-13 if products >= 16 else 2.0**-7
+    tolerance = 2.0**-17 if products >= 16 else 2.0**-7
     size = np.maximum(np.abs(factor), 1e-300)
     best, least_error = None, np.inf
     for left_shift in range(31):
@@ -383,7 +389,7 @@ def choose_left_shift(
             break
         if scaled.max() * 2.0**32 > _INT32_MAX:
             continue
-        value = np.minimum(reach * 2.0**left_shift, top / scaled)
+        value = np.minimum(reach * 2.0**left_shift, top / 16 / scaled)
         error = (scaled / 2 + value * 2.0**-33).max()
         if error < least_error:
             best, least_error = left_shift, error

@@ -326,7 +326,7 @@ void* Init(Context* context, const char* buffer, size_t) {
                                       &registration) != tflite::kOk) {
     return nullptr;
   }
-  return new Call(*FindVariant(OpName(*registration)), *node);  // both were there in Apply
+  return new Call(*FindVariant(OpName(*registration)), *node);  // both were there in Find
 }
 
 void Free(Context*, void* user_data) { delete static_cast<Call*>(user_data); }
@@ -361,18 +361,26 @@ bool LayoutIsPlausible(const Context& context, const Node& node) {
   return true;
 }
 
-// Takes over every operator of ours.
-Status Apply(Context* context, Delegate* delegate) {
+// An operator of ours in the file.
+struct Found {
+  int32_t index;
+  const Variant* variant;
+};
+
+// Lists the operators of ours. They must stand in an order in which they can run, each tensor
+// written once and before it is read: interpreters take that for granted.
+Status Find(Context* context, std::vector<Found>* result) {
   IntArray* plan = nullptr;
   if (context->GetExecutionPlan(context, &plan) != tflite::kOk) return tflite::kError;
-  const std::vector<int32_t> nodes(plan->data, plan->data + plan->size);  // replacing changes it
-  for (const int32_t index : nodes) {
+  std::vector<bool> read(context->tensors_size), written(context->tensors_size);
+  for (int32_t i = 0; i < plan->size; ++i) {
     Node* node = nullptr;
-    Registration* found = nullptr;
-    if (context->GetNodeAndRegistration(context, index, &node, &found) != tflite::kOk) {
+    Registration* registration = nullptr;
+    if (context->GetNodeAndRegistration(context, plan->data[i], &node, &registration) !=
+        tflite::kOk) {
       return tflite::kError;
     }
-    const char* name = OpName(*found);
+    const char* name = OpName(*registration);
     if (name == nullptr) continue;
     const Variant* variant = FindVariant(name);
     if (variant == nullptr) {
@@ -383,14 +391,37 @@ Status Apply(Context* context, Delegate* delegate) {
       context->ReportError(context, "tfmix: this interpreter is not laid out as expected");
       return tflite::kError;
     }
+    for (const IntArray* indices : {node->inputs, node->outputs}) {
+      const bool writes = indices == node->outputs;
+      for (int32_t k = 0; k < indices->size; ++k) {
+        const int32_t tensor = indices->data[k];
+        if (tensor < 0 || static_cast<size_t>(tensor) >= context->tensors_size) continue;
+        if (writes && (read[tensor] || written[tensor])) {
+          context->ReportError(context, "tfmix: %s writes tensor %d, which is in use already", name,
+                               tensor);
+          return tflite::kError;
+        }
+        (writes ? written : read)[tensor] = true;
+      }
+    }
+    result->push_back({plan->data[i], variant});
+  }
+  return tflite::kOk;
+}
+
+// Takes over every operator of ours.
+Status Apply(Context* context, Delegate* delegate) {
+  std::vector<Found> operators;
+  if (Find(context, &operators) != tflite::kOk) return tflite::kError;
+  for (const Found& found : operators) {
     Registration registration = {};
     registration.init = Init;
     registration.free = Free;
     registration.prepare = Prepare;
     registration.invoke = Invoke;
-    registration.custom_name = variant->op_name;
+    registration.custom_name = found.variant->op_name;
     registration.version = 1;
-    const IntArray only = {1, {index}};
+    const IntArray only = {1, {found.index}};
     if (context->ReplaceNodeSubsetsWithDelegateKernels(context, registration, &only, delegate) !=
         tflite::kOk) {
       return tflite::kError;

@@ -5,12 +5,14 @@
 SETUP := .venv/installed
 RUN := TF_CPP_MIN_LOG_LEVEL=2 .venv/bin/python
 
-.PHONY: demo test lint format clean help
+.PHONY: demo firmware-demo bench-networks test lint format clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train, quantize to a budget, export and run a network on real digits"
 	@echo "make test    run the tests"
+	@echo "make firmware-demo   the demo's network and ResNet-8 as Cortex-M7 firmware, under QEMU"
+	@echo "make bench-networks  instructions of whole networks under QEMU; needs ../shared/data"
 	@echo "make lint    ruff and clang-format, without changing anything"
 	@echo "make format  let ruff and clang-format rewrite the sources"
 	@echo "make clean   remove what was built, .venv included"
@@ -20,6 +22,12 @@ $(SETUP): scripts/setup.sh pyproject.toml setup.py $(wildcard kernels/src/* kern
 
 demo: $(SETUP)
 	@$(RUN) examples/digits.py
+
+firmware-demo: $(SETUP)
+	@$(RUN) examples/firmware_demo.py
+
+bench-networks: $(SETUP)
+	@$(RUN) benchmarks/networks.py
 
 test: $(SETUP)
 	$(RUN) -m pytest -q

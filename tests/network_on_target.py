@@ -81,9 +81,9 @@ def require_tools() -> None:
         tool(name)
 
 
-def compile_kernels(board: Board, directory: Path) -> list[Path]:
+def compile_kernels(board: Board, directory: Path, flags: Sequence[str] = ()) -> list[Path]:
     """Objects of all kernels and of the board support, for any number of firmwares."""
-    kernels = compile_sources(KERNEL_SOURCES, board, directory / "kernels")
+    kernels = compile_sources(KERNEL_SOURCES, board, directory / "kernels", flags)
     return [*kernels, *compile_sources(BOARD_SOURCES, board, directory / "board")]
 
 

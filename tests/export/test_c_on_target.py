@@ -1,0 +1,75 @@
+"""C networks on the boards of QEMU: the same bytes as here, within a budget or not linked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from integer_models import random_model
+from network_on_target import (
+    build_firmware,
+    compile_kernels,
+    macs,
+    require_tools,
+    run_firmware,
+)
+from target import BOARDS, M7, Board, ToolMissing
+
+import tfmix
+from tfmix.integer.lower import lower
+from tfmix.integer.schedule import schedule_of
+from tfmix.policy.cost.arena import plan
+
+SEED, NODES = 4, 10
+
+try:
+    require_tools()
+except ToolMissing as missing:
+    pytest.skip(str(missing), allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def model() -> tfmix.IntegerModel:
+    return tfmix.IntegerModel(random_model(SEED, NODES))
+
+
+def kernels_of(model: tfmix.IntegerModel, board: Board, directory: Path) -> list[Path]:
+    """Only the variants that the network calls, which takes seconds less."""
+    *_, variants = tfmix.export_c(model, directory, name="network")
+    return compile_kernels(board, directory / "kernels", ["-include", str(variants)])
+
+
+@pytest.fixture(scope="module")
+def kernels(model, tmp_path_factory) -> list[Path]:
+    return kernels_of(model, M7, tmp_path_factory.mktemp("cortex-m7"))
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.cpu)
+def test_outputs_on_the_board(board, model, tmp_path):
+    firmware = build_firmware(model, kernels_of(model, board, tmp_path), board, tmp_path)
+    rng = np.random.default_rng(0)
+    q = rng.integers(0, 256, (3, *model.input_shape), np.uint8)
+    outcome = run_firmware(firmware, q)
+    np.testing.assert_array_equal(outcome.outputs, model.run(q))
+    network = model.network
+    assert firmware.arena == plan(schedule_of(network)).total
+    calls = {f"tfmix_{lower(node, network.tensors).variant}" for node in network.nodes}
+    assert set(firmware.variants) == calls
+    assert macs(network) < outcome.instructions.min()
+    assert 0 < outcome.stack < 1024
+
+
+@pytest.mark.parametrize(
+    ("budget", "region"),
+    [(tfmix.Budget(flash="128 B", ram="8 kB"), "MODEL"), (tfmix.Budget("8 kB", "64 B"), "ARENA")],
+)
+def test_what_exceeds_the_budget_does_not_link(budget, region, model, kernels, tmp_path):
+    with pytest.raises(RuntimeError, match=f"region `{region}' overflowed"):
+        build_firmware(model, kernels, M7, tmp_path, budget)
+
+
+def test_a_budget_of_exactly_the_network_links(model, kernels, tmp_path):
+    firmware = build_firmware(model, kernels, M7, tmp_path / "free")
+    budget = tfmix.Budget(flash=firmware.model, ram=firmware.arena)
+    assert build_firmware(model, kernels, M7, tmp_path / "exact", budget).arena == budget.ram

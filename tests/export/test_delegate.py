@@ -1,4 +1,4 @@
-"""Exported files in TensorFlow's Lite interpreter and, where ai-edge-litert is installed, in its."""
+"""Exported files in the TensorFlow Lite interpreters of TensorFlow and, if installed, of LiteRT."""
 
 from __future__ import annotations
 

@@ -1,0 +1,84 @@
+/* The operators of tfmix for TensorFlow Lite Micro.
+ *
+ *     tflite::MicroMutableOpResolver<2> resolver;
+ *     tfmix::AddTFMIX_CONV2D_A8W4O2_PC(resolver);
+ *     tfmix::AddTFMIX_SOFTMAX_A8O8(resolver);
+ *
+ * There is one operator for each variant of a kernel, named as in the file: a firmware names those
+ * that its model needs, and is linked with no others. tfmix.export_resolver writes the header that
+ * names them. The build needs -ffunction-sections, -fdata-sections and --gc-sections, as that of
+ * TFLM does. docs/tflm.md is the manual.
+ */
+#ifndef TFMIX_TFLM_H_
+#define TFMIX_TFLM_H_
+
+#include "tfmix/tflm_compat.h"
+#include "tfmix/variants.inc"
+
+namespace tfmix {
+
+/* For each variant, for instance
+ *
+ *     const TFLMRegistration* Register_TFMIX_CONV2D_A8W4O2_PC();
+ *
+ *     template <class Resolver>
+ *     TfLiteStatus AddTFMIX_CONV2D_A8W4O2_PC(Resolver& resolver);
+ *
+ * `Resolver` is any class with AddCustom(name, registration), as MicroMutableOpResolver. */
+#define TFMIX_DECLARE_OP_(name_)                           \
+  const TFLMRegistration* Register_TFMIX_##name_();        \
+  template <class Resolver>                                \
+  TfLiteStatus AddTFMIX_##name_(Resolver& resolver) {      \
+    const TFLMRegistration* op = Register_TFMIX_##name_(); \
+    return resolver.AddCustom(op->custom_name, op);        \
+  }
+
+/* Names of operators have capitals throughout, and a macro's argument must become its capitals
+ * before it can be pasted: hence a second macro below the first. */
+#define TFMIX_CAPITAL_pc_ PC
+#define TFMIX_CAPITAL_pl_ PL
+#define TFMIX_PASTE_WEIGHTED_(kernel_, a_, w_, o_, z_) kernel_##_A##a_##W##w_##O##o_##_##z_
+#define TFMIX_WEIGHTED_NAME_(kernel_, a_, w_, o_, z_) TFMIX_PASTE_WEIGHTED_(kernel_, a_, w_, o_, z_)
+
+#define TFMIX_DECLARE_OP_AGAIN_(name_) TFMIX_DECLARE_OP_(name_)
+#define TFMIX_DECLARE_CONV2D_OP_(a_, w_, o_, z_) \
+  TFMIX_DECLARE_OP_AGAIN_(TFMIX_WEIGHTED_NAME_(CONV2D, a_, w_, o_, TFMIX_CAPITAL_##z_##_))
+#define TFMIX_DECLARE_DEPTHWISE_CONV2D_OP_(a_, w_, o_, z_) \
+  TFMIX_DECLARE_OP_AGAIN_(TFMIX_WEIGHTED_NAME_(DEPTHWISE_CONV2D, a_, w_, o_, TFMIX_CAPITAL_##z_##_))
+#define TFMIX_DECLARE_FULLY_CONNECTED_OP_(a_, w_, o_, z_) \
+  TFMIX_DECLARE_OP_AGAIN_(TFMIX_WEIGHTED_NAME_(FULLY_CONNECTED, a_, w_, o_, TFMIX_CAPITAL_##z_##_))
+#define TFMIX_DECLARE_ADD_OP_(a_, b_, o_) TFMIX_DECLARE_OP_(ADD_A##a_##B##b_##O##o_)
+#define TFMIX_DECLARE_CONCATENATE_OP_(o_) TFMIX_DECLARE_OP_(CONCATENATE_O##o_)
+#define TFMIX_DECLARE_REQUANTIZE_OP_(a_, o_) TFMIX_DECLARE_OP_(REQUANTIZE_A##a_##O##o_)
+#define TFMIX_DECLARE_AVERAGE_POOL_OP_(a_, o_) TFMIX_DECLARE_OP_(AVERAGE_POOL_A##a_##O##o_)
+#define TFMIX_DECLARE_MAX_POOL_OP_(a_) TFMIX_DECLARE_OP_(MAX_POOL_A##a_)
+#define TFMIX_DECLARE_PAD_OP_(a_) TFMIX_DECLARE_OP_(PAD_A##a_)
+#define TFMIX_DECLARE_SOFTMAX_OP_(a_, o_) TFMIX_DECLARE_OP_(SOFTMAX_A##a_##O##o_)
+
+TFMIX_CONV2D_VARIANTS(TFMIX_DECLARE_CONV2D_OP_)
+TFMIX_DEPTHWISE_CONV2D_VARIANTS(TFMIX_DECLARE_DEPTHWISE_CONV2D_OP_)
+TFMIX_FULLY_CONNECTED_VARIANTS(TFMIX_DECLARE_FULLY_CONNECTED_OP_)
+TFMIX_ADD_VARIANTS(TFMIX_DECLARE_ADD_OP_)
+TFMIX_CONCATENATE_VARIANTS(TFMIX_DECLARE_CONCATENATE_OP_)
+TFMIX_REQUANTIZE_VARIANTS(TFMIX_DECLARE_REQUANTIZE_OP_)
+TFMIX_AVERAGE_POOL_VARIANTS(TFMIX_DECLARE_AVERAGE_POOL_OP_)
+TFMIX_MAX_POOL_VARIANTS(TFMIX_DECLARE_MAX_POOL_OP_)
+TFMIX_PAD_VARIANTS(TFMIX_DECLARE_PAD_OP_)
+TFMIX_SOFTMAX_VARIANTS(TFMIX_DECLARE_SOFTMAX_OP_)
+
+#undef TFMIX_DECLARE_OP_
+#undef TFMIX_DECLARE_OP_AGAIN_
+#undef TFMIX_DECLARE_CONV2D_OP_
+#undef TFMIX_DECLARE_DEPTHWISE_CONV2D_OP_
+#undef TFMIX_DECLARE_FULLY_CONNECTED_OP_
+#undef TFMIX_DECLARE_ADD_OP_
+#undef TFMIX_DECLARE_CONCATENATE_OP_
+#undef TFMIX_DECLARE_REQUANTIZE_OP_
+#undef TFMIX_DECLARE_AVERAGE_POOL_OP_
+#undef TFMIX_DECLARE_MAX_POOL_OP_
+#undef TFMIX_DECLARE_PAD_OP_
+#undef TFMIX_DECLARE_SOFTMAX_OP_
+
+}  // namespace tfmix
+
+#endif  // TFMIX_TFLM_H_

@@ -5,7 +5,7 @@
 SETUP := .venv/installed
 RUN := TF_CPP_MIN_LOG_LEVEL=2 .venv/bin/python
 
-.PHONY: demo firmware-demo bench-networks test lint format clean help
+.PHONY: demo firmware-demo bench-networks test bench-kernels lint format clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make firmware-demo   the demo's network and ResNet-8 as Cortex-M7 firmware, under QEMU"
 	@echo "make bench-networks  instructions of whole networks under QEMU; needs ../shared/data"
+	@echo "make bench-kernels  count the kernels' instructions on a Cortex-M7 under QEMU"
 	@echo "make lint    ruff and clang-format, without changing anything"
 	@echo "make format  let ruff and clang-format rewrite the sources"
 	@echo "make clean   remove what was built, .venv included"
@@ -31,6 +32,9 @@ bench-networks: $(SETUP)
 
 test: $(SETUP)
 	$(RUN) -m pytest -q
+
+bench-kernels: $(SETUP)
+	@$(RUN) benchmarks/kernels.py
 
 CXX_SOURCES := $(shell find kernels -name '*.cc' -o -name '*.h' | sort)
 

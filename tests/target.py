@@ -152,12 +152,13 @@ def build(
     directory: Path,
     *,
     flags: Sequence[str] = (),
+    objects: Sequence[Path] = (),
     sizes: dict[str, int] | None = None,
     name: str = "program",
 ) -> Path:
-    """Compiles `sources` and the board support and links them into directory/name.elf."""
-    objects = compile_sources([*sources, *BOARD_SOURCES], board, directory, flags)
-    return link(objects, board, directory / f"{name}.elf", sizes=sizes)
+    """Compiles `sources` and the board support; links them and `objects` to directory/name.elf."""
+    compiled = compile_sources([*sources, *BOARD_SOURCES], board, directory, flags)
+    return link([*objects, *compiled], board, directory / f"{name}.elf", sizes=sizes)
 
 
 def run(elf: Path, board: Board, *, seconds: float = 120) -> Outcome:
@@ -182,3 +183,33 @@ def run(elf: Path, board: Board, *, seconds: float = 120) -> Outcome:
         timeout=seconds,
     )
     return Outcome(done.stdout, done.returncode)
+
+
+def text_size(elf: Path) -> int:
+    """Bytes of flash: code and constants."""
+    return int(command("arm-none-eabi-size", elf).splitlines()[1].split()[0])
+
+
+class LinkedSizes:
+    """Flash that kernels cost once they are linked.
+
+    objects: those of the kernels. Sizes are differences to a program that uses none of them, in
+    which the C library's memory functions are already there.
+    """
+
+    def __init__(self, objects: Sequence[Path], board: Board, directory: Path):
+        directory.mkdir(parents=True, exist_ok=True)
+        source = directory / "empty.cc"
+        source.write_text("int main() { return 0; }\n")
+        self._objects = [*objects, *compile_sources([source, *BOARD_SOURCES], board, directory)]
+        self._board = board
+        self._directory = directory
+        self._empty = text_size(self.program("empty", []))
+
+    def program(self, name: str, functions: Iterable[str]) -> Path:
+        """An ELF that keeps these functions of the C API."""
+        keep = [f"-Wl,--undefined={function}" for function in functions]
+        return link(self._objects, self._board, self._directory / f"{name}.elf", flags=keep)
+
+    def __call__(self, *functions: str) -> int:
+        return text_size(self.program("-".join(functions)[:100], functions)) - self._empty

@@ -108,7 +108,7 @@ def write_cases(path: Path, variants: tuple[str, ...] = all_variants()) -> dict[
         for variant in variants:
             counts[variant] = 0
             for _, case in planned_cases(variant):
-                file.write(_encode(variant, case))
+                file.write(encode_case(variant, case))
                 counts[variant] += 1
     return counts
 
@@ -119,7 +119,8 @@ def expected_output(case: Case) -> np.ndarray:
     return run_node(case.node, batch, case.tensors)[0]
 
 
-def _encode(variant: str, case: Case) -> bytes:
+def encode_case(variant: str, case: Case) -> bytes:
+    """The case as `write_cases` writes it."""
     call = lower(case.node, case.tensors)
     assert call.variant == variant
     tensors = [case.tensors[name] for name in (*call.inputs, call.output)]

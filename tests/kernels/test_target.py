@@ -7,19 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from target import (
-    BOARDS,
-    KERNEL_SOURCES,
-    KERNELS,
-    M7,
-    PORTABLE,
-    TOOLS,
-    Board,
-    ToolMissing,
-    build,
-    require,
-    run,
-)
+from target import BOARDS, KERNELS, M7, Board, build, run
 from target_cases import expected_output, planned_cases, write_cases
 
 from tfmix.integer.abi import all_variants, parse_variant
@@ -27,15 +15,7 @@ from tfmix.integer.model import Kernel
 from tfmix.ir.quant import max_level
 
 RUNNER = sorted((KERNELS / "tests" / "target").glob("*.cc"))
-PATHS = {"dsp": (), "portable": PORTABLE}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tools() -> None:
-    try:
-        require(*TOOLS)
-    except ToolMissing as missing:
-        pytest.skip(f"{missing}: target tests skipped")
+pytestmark = pytest.mark.usefixtures("target_tools")
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +25,11 @@ def cases(tmp_path_factory) -> tuple[Path, dict[str, int]]:
     return path, write_cases(path)
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", ["dsp", "portable"])
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.cpu)
-def test_every_variant_is_exact(board: Board, path: str, cases, tmp_path):
+def test_every_variant_is_exact(board: Board, path: str, kernel_objects, cases, tmp_path):
     file, counts = cases
-    elf = build([*KERNEL_SOURCES, *RUNNER], board, tmp_path, flags=PATHS[path])
+    elf = build(RUNNER, board, tmp_path, objects=kernel_objects(board, path))
     (tmp_path / "cases.bin").symlink_to(file)
     outcome = run(elf, board)
     *lines, summary = outcome.text.splitlines()

@@ -5,17 +5,18 @@ Calibrated, not trained: instructions do not depend on accuracy. Each must compu
 it computes on this machine. Prints a table and writes networks.json.
 
     make bench-networks
-    .venv/bin/python benchmarks/networks.py [--networks resnet8 ds_cnn] [--output networks.json]
+    .venv/bin/python benchmarks/networks.py [--networks resnet8 ds_cnn] [--layers]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ import tf_keras
 from common import DATA, load_cifar10, load_model, require_data
 
 import tfmix
+from tfmix.integer.lower import lower
+from tfmix.integer.model import IntegerNetwork
 from tfmix.ir.graph import as_graph
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -31,11 +34,11 @@ from network_on_target import (  # noqa: E402
     build_firmware,
     compile_kernels,
     macs,
-    require_tools,
+    node_macs,
     run_firmware,
     scratch,
 )
-from target import M7, ToolMissing, command  # noqa: E402
+from target import M7, TOOLS, ToolMissing, command, require  # noqa: E402
 
 IMAGES = 2  # run on the board and compared with this machine
 CALIBRATION = 64
@@ -68,6 +71,18 @@ class Case:
 
 
 @dataclass(frozen=True)
+class LayerResult:
+    """One kernel call. per_mac: of a layer with weights; per_element: instructions per output."""
+
+    name: str
+    variant: str
+    macs: int
+    instructions: int
+    per_mac: float | None
+    per_element: float
+
+
+@dataclass(frozen=True)
 class Result:
     """Bytes, and instructions of one inference.
 
@@ -89,6 +104,7 @@ class Result:
     code: int
     stack: int
     exact: bool
+    layers: tuple[LayerResult, ...]
 
 
 # -- inputs -------------------------------------------------------------------------------------
@@ -149,6 +165,10 @@ def measure(case: Case, kernels: list[Path], directory: Path) -> Result:
     firmware = build_firmware(integer_model, kernels, M7, directory / case.name)
     q = integer_model.quantize(x[:IMAGES])
     outcome = run_firmware(firmware, q)
+    profile = build_firmware(
+        integer_model, kernels, M7, directory / f"{case.name}_profile", profile=True
+    )
+    layers = run_firmware(profile, q[:1]).layers
     network, instructions = integer_model.network, int(outcome.instructions.max())
     return Result(
         name=case.name,
@@ -165,7 +185,21 @@ def measure(case: Case, kernels: list[Path], directory: Path) -> Result:
         code=firmware.kernels,
         stack=outcome.stack,
         exact=bool(np.array_equal(outcome.outputs, integer_model.run(q))),
+        layers=tuple(layer_results(network, layers)),
     )
+
+
+def layer_results(network: IntegerNetwork, counts: tuple[int, ...]) -> Iterator[LayerResult]:
+    for node, count in zip(network.nodes, counts, strict=True):
+        products = node_macs(node)
+        yield LayerResult(
+            name=node.name,
+            variant=lower(node, network.tensors, zero_constants=True).variant,
+            macs=products,
+            instructions=count,
+            per_mac=round(count / products, 3) if products else None,
+            per_element=round(count / math.prod(node.output_shape), 2),
+        )
 
 
 # -- reporting ----------------------------------------------------------------------------------
@@ -189,6 +223,11 @@ def line(result: Result) -> str:
     )
 
 
+def layer_line(layer: LayerResult) -> str:
+    per = f"{layer.per_mac:.3f} per MAC" if layer.per_mac else f"{layer.per_element:.2f} an element"
+    return f"  {layer.variant:28}{layer.instructions:>12,}  {per:18} {layer.name}"
+
+
 def ratio_to_8_bits(results: list[Result]) -> float | None:
     """Instructions of the mixed network over those of its 8-bit self, if both were measured."""
     by_name = {result.name: result.instructions for result in results}
@@ -200,11 +239,12 @@ def main() -> None:
     names = [case.name for case in CASES]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", choices=names, default=names)
+    parser.add_argument("--layers", action="store_true", help="print each layer too")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("networks.json"))
     args = parser.parse_args()
     require_data()
     try:
-        require_tools()
+        require(*TOOLS)
     except ToolMissing as missing:
         raise SystemExit(f"bench-networks: {missing}") from missing
     start = time.time()
@@ -220,6 +260,8 @@ def main() -> None:
             if case.name in args.networks:
                 results.append(measure(case, kernels, directory))
                 print(line(results[-1]), flush=True)
+                if args.layers:
+                    print("\n".join(map(layer_line, results[-1].layers)), flush=True)
     ratio = ratio_to_8_bits(results)
     if ratio is not None:
         mixed, plain, limit = MIXED_TARGET

@@ -39,10 +39,9 @@ from network_on_target import (  # noqa: E402
     build_firmware,
     compile_kernels,
     macs,
-    require_tools,
     run_firmware,
 )
-from target import M7, ToolMissing  # noqa: E402
+from target import M7, TOOLS, ToolMissing, require  # noqa: E402
 
 RESNET8_BUDGET = tfmix.Budget(flash="48 kB", ram="36 kB")
 CALIBRATION, TUNING = 512, 10_000  # images of ResNet-8
@@ -133,7 +132,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="of make demo")
     args = parser.parse_args()
     try:
-        require_tools()
+        require(*TOOLS)
     except ToolMissing as missing:
         raise SystemExit(
             f"firmware-demo: {missing}; on Debian: apt-get install gcc-arm-none-eabi "

@@ -23,12 +23,11 @@ from target import (
     compile_sources,
     link,
     run,
-    tool,
 )
 
 import tfmix
 from tfmix.budget import Budget
-from tfmix.integer.model import IntegerNetwork
+from tfmix.integer.model import IntegerNetwork, IntegerNode
 from tfmix.integer.schedule import schedule_of
 
 SUPPORT = KERNELS / "firmware" / "network"
@@ -67,18 +66,19 @@ class Firmware:
 
 @dataclass(frozen=True)
 class Outcome:
-    """outputs: uint8 [n, *output_shape]; instructions: of each invoke [n]; stack: most bytes."""
+    """What the board has reported.
+
+    outputs:      uint8 [n, *output_shape]
+    instructions: of each invoke [n]
+    layers:       instructions of each layer of the first image, where the firmware is a profile
+    stack:        the most bytes in use
+    """
 
     outputs: np.ndarray
     instructions: np.ndarray
+    layers: tuple[int, ...]
     init_instructions: int
     stack: int
-
-
-def require_tools() -> None:
-    """Raises ToolMissing naming the first of the needed programs that is not installed."""
-    for name in ("arm-none-eabi-gcc", "arm-none-eabi-g++", "qemu-system-arm"):
-        tool(name)
 
 
 def compile_kernels(board: Board, directory: Path, flags: Sequence[str] = ()) -> list[Path]:
@@ -93,10 +93,13 @@ def build_firmware(
     board: Board,
     directory: Path,
     budget: Budget | None = None,
+    *,
+    profile: bool = False,
 ) -> Firmware:
     """Exports `model` to C and links it; RuntimeError where it exceeds the budget's FLASH or RAM.
 
     kernels: from compile_kernels, for the same board.
+    profile: whether it reports each layer, which adds to the instructions of an inference.
     """
     directory.mkdir(parents=True, exist_ok=True)
     _, source, _ = tfmix.export_c(model, directory, name="network")
@@ -105,6 +108,8 @@ def build_firmware(
         '-DNETWORK_CONSTANT_ATTRIBUTES=__attribute__((section(".model")))',
         '-DNETWORK_ARENA_ATTRIBUTES=__attribute__((section(".arena")))',
     ]
+    if profile:
+        flags += ["-include", str(SUPPORT / "profile.h")]
     objects = compile_sources([source, SUPPORT / "main.c"], board, directory, flags)
     sizes = {
         "MODEL_SIZE": (budget and budget.flash) or MODEL_SIZE,
@@ -146,6 +151,7 @@ def run_firmware(firmware: Firmware, q: np.ndarray, *, seconds: float = 600) -> 
     return Outcome(
         outputs=outputs.reshape(len(q), *firmware.output_shape),
         instructions=np.array([int(count) for count, _ in lines]),
+        layers=_layers(done.text),
         init_instructions=_number("init", done.text),
         stack=_number("stack", done.text),
     )
@@ -153,11 +159,14 @@ def run_firmware(firmware: Firmware, q: np.ndarray, *, seconds: float = 600) -> 
 
 def macs(network: IntegerNetwork) -> int:
     """Multiply-accumulates of one inference, padding included."""
-    return sum(
-        math.prod(node.output_shape[:2]) * node.weights.values.size
-        for node in network.nodes
-        if node.weights is not None
-    )
+    return sum(map(node_macs, network.nodes))
+
+
+def node_macs(node: IntegerNode) -> int:
+    """Multiply-accumulates of one layer; 0 without weights."""
+    if node.weights is None:
+        return 0
+    return math.prod(node.output_shape[:2]) * node.weights.values.size
 
 
 def scratch(network: IntegerNetwork) -> int:
@@ -170,6 +179,12 @@ def scratch(network: IntegerNetwork) -> int:
 
 def _number(what: str, text: str) -> int:
     return int(re.search(rf"^{what} (\d+)$", text, re.M).group(1))
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    """Of the first image."""
+    first = text.split("\noutput ")[0]
+    return tuple(int(count) for count in re.findall(r"^layer \d+ (\d+)$", first, re.M))
 
 
 def _code_by_object(map_file: Path) -> dict[Path, int]:

@@ -11,10 +11,9 @@ from network_on_target import (
     build_firmware,
     compile_kernels,
     macs,
-    require_tools,
     run_firmware,
 )
-from target import BOARDS, M7, Board, ToolMissing
+from target import BOARDS, M7, TOOLS, Board, ToolMissing, require
 
 import tfmix
 from tfmix.integer.lower import lower
@@ -24,7 +23,7 @@ from tfmix.policy.cost.arena import plan
 SEED, NODES = 4, 10
 
 try:
-    require_tools()
+    require(*TOOLS)
 except ToolMissing as missing:
     pytest.skip(str(missing), allow_module_level=True)
 
@@ -58,6 +57,7 @@ def test_outputs_on_the_board(board, model, tmp_path):
     assert set(firmware.variants) == calls
     assert macs(network) < outcome.instructions.min()
     assert 0 < outcome.stack < 1024
+    assert outcome.layers == ()
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,12 @@ def test_a_budget_of_exactly_the_network_links(model, kernels, tmp_path):
     firmware = build_firmware(model, kernels, M7, tmp_path / "free")
     budget = tfmix.Budget(flash=firmware.model, ram=firmware.arena)
     assert build_firmware(model, kernels, M7, tmp_path / "exact", budget).arena == budget.ram
+
+
+def test_a_profile_has_every_layer(model, kernels, tmp_path):
+    q = np.zeros((2, *model.input_shape), np.uint8)
+    plain = run_firmware(build_firmware(model, kernels, M7, tmp_path / "plain"), q)
+    profile = build_firmware(model, kernels, M7, tmp_path / "profile", profile=True)
+    layers = run_firmware(profile, q).layers
+    assert len(layers) == len(model.network.nodes)
+    assert sum(layers) == pytest.approx(plain.instructions[0], rel=0.02)

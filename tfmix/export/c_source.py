@@ -291,6 +291,11 @@ _SOURCE_HEAD = Template("""\
 #else
 #define ${PREFIX}_ALIGNED _Alignas($alignment)
 #endif
+
+/* Called after each layer, with its number: to measure, or to feed a watchdog. */
+#ifndef ${PREFIX}_AFTER_LAYER
+#define ${PREFIX}_AFTER_LAYER(layer_) ((void)0)
+#endif
 """)
 
 _CHECK = """\
@@ -459,6 +464,7 @@ def _invoke(network: _Network) -> Iterator[str]:
         views = f"{_shape(node.input_shapes[0])} -> {_shape(node.output_shape)}"
         yield f"  /* {layer.number}: {_words(node.name)}: {views} */"
         yield from _kernel_call(network, layer)
+        yield f"  {network.prefix}_AFTER_LAYER({layer.number});"
     yield "}"
 
 

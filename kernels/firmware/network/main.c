@@ -1,6 +1,7 @@
 /* Runs the C network `network` (tfmix.export_c) on every image of the file inputs.bin and reports:
  *
  *     init <instructions>
+ *     layer <number> <instructions>                    for each layer, with profile.h
  *     output <instructions> <bytes in hexadecimal>     for each image
  *     stack <bytes>
  *
@@ -8,6 +9,7 @@
  */
 #include "board.h"
 #include "network.h"
+#include "profile.h"
 
 #define NO_INPUTS 100
 #define BYTES_A_LINE 32
@@ -33,6 +35,16 @@ static void write_bytes(const uint8_t* bytes, int32_t count) {
   }
 }
 
+static uint32_t layer_begin;
+
+void network_after_layer(int32_t layer) {
+  const uint32_t count = board_instructions(layer_begin, board_ticks());
+  write_number("layer ", (uint32_t)layer);
+  write_number(" ", count);
+  board_write("\n");
+  layer_begin = board_ticks();
+}
+
 int main(void) {
   uint32_t begin = board_ticks();
   const tfmix_status status = network_init();
@@ -45,7 +57,7 @@ int main(void) {
   const int32_t file = board_open("inputs.bin");
   if (file < 0) return NO_INPUTS;
   while (board_read(file, network_input(), NETWORK_INPUT_BYTES) == NETWORK_INPUT_BYTES) {
-    begin = board_ticks();
+    begin = layer_begin = board_ticks();
     network_invoke();
     write_number("output ", board_instructions(begin, board_ticks()));
     board_write(" ");

@@ -19,6 +19,11 @@
 #define GOLDEN_ALIGNED _Alignas(16)
 #endif
 
+/* Called after each layer, with its number: to measure, or to feed a watchdog. */
+#ifndef GOLDEN_AFTER_LAYER
+#define GOLDEN_AFTER_LAYER(layer_) ((void)0)
+#endif
+
 /* 1: add_0: add_a8b8o2
  *   reads   2 x 3 x 2, 8 bits: input
  *   reads   2 x 3 x 2, 8 bits: input
@@ -188,16 +193,21 @@ const uint8_t* golden_output(void) { return golden_arena + 16; }
 void golden_invoke(void) {
   /* 1: add_0: 2 x 3 x 2 -> 2 x 3 x 2 */
   tfmix_add_a8b8o2(&layer1_params, golden_arena + 0, golden_arena + 0, golden_arena + 16);
+  GOLDEN_AFTER_LAYER(1);
   /* 2: max_pool_1: 2 x 3 x 2 -> 1 x 2 x 2 */
   tfmix_max_pool_a2(&layer2_params, golden_arena + 16, golden_arena + 0);
+  GOLDEN_AFTER_LAYER(2);
   /* 3: concatenate_2: 1 x 2 x 2 -> 1 x 2 x 2 */
   {
     const uint8_t* inputs[1];
     inputs[0] = golden_arena + 0;
     tfmix_concatenate_o8(&layer3_params, layer3_inputs, inputs, golden_arena + 16);
   }
+  GOLDEN_AFTER_LAYER(3);
   /* 4: requantize_3: 1 x 2 x 2 -> 1 x 2 x 2 */
   tfmix_requantize_a8o8(&layer4_params, golden_arena + 16, golden_arena + 0);
+  GOLDEN_AFTER_LAYER(4);
   /* 5: softmax_4: 1 x 2 x 2 -> 1 x 2 x 2 */
   tfmix_softmax_a8o8(&layer5_params, golden_arena + 0, layer5_constants, golden_arena + 16);
+  GOLDEN_AFTER_LAYER(5);
 }

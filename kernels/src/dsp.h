@@ -31,16 +31,6 @@ inline uint32_t LoadWord(const uint8_t* data) {
   return word;
 }
 
-// The low halves of two words.
-inline uint32_t LowHalves(uint32_t first, uint32_t second) {
-  return (first & 0xFFFF) | second << 16;  // PKHBT
-}
-
-// Their high halves.
-inline uint32_t HighHalves(uint32_t first, uint32_t second) {
-  return first >> 16 | (second & 0xFFFF0000);  // PKHTB
-}
-
 #if defined(TFMIX_EMULATE_DSP)
 
 inline int32_t Low(Int16Pair x) { return static_cast<int16_t>(x & 0xFFFF); }
@@ -61,6 +51,14 @@ inline int32_t Smlabt(Int16Pair a, Int16Pair b, int32_t sum) {
 inline int32_t Smlatb(Int16Pair a, Int16Pair b, int32_t sum) {
   return WrappingSum(sum, High(a) * Low(b));
 }
+// {first.low, second.low}
+inline uint32_t LowHalves(uint32_t first, uint32_t second) {
+  return (first & 0xFFFF) | second << 16;
+}
+// {first.high, second.high}
+inline uint32_t HighHalves(uint32_t first, uint32_t second) {
+  return first >> 16 | (second & 0xFFFF0000);
+}
 // {a.low - b.low, a.high - b.high}
 inline Int16Pair Ssub16(Int16Pair a, Int16Pair b) {
   return LowHalves(static_cast<uint32_t>(Low(a) - Low(b)),
@@ -78,6 +76,10 @@ inline uint32_t Uqadd8(uint32_t a, uint32_t b) {
     sums |= (sum > 0xFF ? 0xFF : sum) << shift;
   }
   return sums;
+}
+// sum + the four bytes
+inline uint32_t AddBytes(uint32_t bytes, uint32_t sum) {
+  return sum + (bytes & 0xFF) + (bytes >> 8 & 0xFF) + (bytes >> 16 & 0xFF) + (bytes >> 24);
 }
 // sum + round(a * b / 2^32), ties upwards: Requantize of requantize.h and a zero point.
 inline int32_t Smmlar(int32_t a, int32_t b, int32_t sum) {
@@ -108,13 +110,24 @@ inline Int16Pair Ssub16(Int16Pair a, Int16Pair b) {
 }
 inline Int16Pair Uxtb16(uint32_t bytes) { return __uxtb16(bytes); }
 inline uint32_t Uqadd8(uint32_t a, uint32_t b) { return __uqadd8(a, b); }
+inline uint32_t AddBytes(uint32_t bytes, uint32_t sum) { return __usada8(bytes, 0, sum); }
 template <int kBits>
 inline uint32_t Usat(int32_t value) {
   return static_cast<uint32_t>(__usat(value, kBits));
 }
 
-// gcc knows neither the rotation inside UXTB16 nor SMMLAR, and would rather build a constant
-// than keep it.
+// gcc does not find PKHBT, PKHTB, the rotation inside UXTB16 and SMMLAR, and would rather build a
+// constant than keep it.
+inline uint32_t LowHalves(uint32_t first, uint32_t second) {
+  uint32_t result;
+  __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(result) : "r"(first), "r"(second));
+  return result;
+}
+inline uint32_t HighHalves(uint32_t first, uint32_t second) {
+  uint32_t result;
+  __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(result) : "r"(second), "r"(first));
+  return result;
+}
 inline Int16Pair Uxtb16Ror8(uint32_t bytes) {
   Int16Pair result;
   __asm__("uxtb16 %0, %1, ror #8" : "=r"(result) : "r"(bytes));

@@ -13,12 +13,15 @@ from kernel_cases import Case, random_case
 
 from tfmix.errors import TfmixError
 from tfmix.integer import abi, reference, runtime
-from tfmix.integer.lower import lower
+from tfmix.integer.abi import ConvParams
+from tfmix.integer.lower import KernelCall, lower
 from tfmix.integer.model import IntegerNode, IntegerTensor, IntegerWeights, Kernel
-from tfmix.integer.packing import pack
+from tfmix.integer.packing import constants_size, pack
 from tfmix.integer.runtime import CRuntime, bind, prepare, scratch_bytes
+from tfmix.integer.schedule import schedule_of
 from tfmix.ir.graph import Window
 from tfmix.ir.quant import QuantParams, max_level
+from tfmix.ir.schedule import depthwise_scratch_bytes
 
 CASES_PER_VARIANT = 12
 GUARD = 32  # bytes before and after each buffer
@@ -217,12 +220,41 @@ def test_constants_of_another_size_are_refused():
 
 
 @pytest.mark.parametrize("kernel", Kernel)
-def test_scratch(kernel):
-    model = model_of(kernel)
-    node = next(node for node in model.nodes if node.kernel is kernel)
-    columns = {Kernel.CONV2D: 4, Kernel.FULLY_CONNECTED: 1}.get(kernel, 0)
-    expected = columns and columns * 2 * (node.weights.values[0].size + 3 & ~3)  # of int16
-    assert scratch_bytes(node, model.tensors) == expected
+def test_scratch_is_what_the_schedule_says(kernel):
+    for seed in range(20):
+        model = model_of(kernel, seed)
+        for step, node in zip(schedule_of(model).steps, model.nodes, strict=True):
+            assert scratch_bytes(node, model.tensors) == step.scratch
+
+
+def test_scratch_of_depthwise_layers_large_and_small():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        axes = []
+        for _ in range(2):
+            kernel, stride, size = (int(rng.integers(1, n)) for n in (16, 5, 200))
+            output = int(rng.integers(1, (size - 1) // stride + 2))
+            axes.append((kernel, stride, size, output))
+        (kh, sh, ih, oh), (kw, sw, iw, ow) = axes
+        params = ConvParams(
+            input_height=ih,
+            input_width=iw,
+            input_channels=3,
+            output_height=oh,
+            output_width=ow,
+            output_channels=3,
+            kernel_height=kh,
+            kernel_width=kw,
+            stride_height=sh,
+            stride_width=sw,
+            multiplier_count=1,
+        )
+        constants = constants_size(3 * kh * kw, 8, 3, 1, 3)
+        call = KernelCall(
+            "node", "depthwise_conv2d_a8w8o8_pc", Kernel.DEPTHWISE_CONV2D, bytes(params),
+            bytes(constants), ("x",), "y",
+        )  # fmt: skip
+        assert prepare(call).scratch == depthwise_scratch_bytes((kh, kw), (sh, sw), (oh, ow))
 
 
 def test_missing_library_says_how_to_build_it(monkeypatch, tmp_path):

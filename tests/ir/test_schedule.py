@@ -3,7 +3,14 @@
 import pytest
 from graphs import GraphBuilder, chain, resnet
 
-from tfmix.ir.schedule import Schedule, Step, node_scratch_bytes, schedule, scratch_bytes
+from tfmix.ir.schedule import (
+    Schedule,
+    Step,
+    depthwise_scratch_bytes,
+    node_scratch_bytes,
+    schedule,
+    scratch_bytes,
+)
 
 
 def bits(graph, value=8):
@@ -76,8 +83,28 @@ def test_contradictions(steps, buffers, message):
 
 def test_scratch_is_columns_of_int16():
     assert scratch_bytes("conv2d", (3, 5), 7) == 4 * 2 * (3 * 5 * 7 + 3)
-    assert scratch_bytes("depthwise_conv2d", (3, 3), 7) == 0
     assert scratch_bytes("fully_connected", (1, 1), 8) == scratch_bytes("dense", (1, 1), 7) == 2 * 8
+
+
+def test_scratch_of_a_depthwise_convolution():
+    # Three rows of (24 + 2) / 2 pairs of columns, weights, a row of output; of four channels.
+    assert scratch_bytes("depthwise_conv2d", (3, 3), 7, output=(24, 24)) == (
+        4 * 4 * 3 * 13 + 4 * 4 * 3 * 2 * 4 + 4 * 24
+    )
+    # It does not grow with the image: not with its rows, and from 64 columns on not at all.
+    assert depthwise_scratch_bytes((3, 3), (1, 1), (96, 64)) == depthwise_scratch_bytes(
+        (3, 3), (1, 1), (1000, 2000)
+    )
+    # A narrow image lies on its side.
+    assert depthwise_scratch_bytes((10, 1), (2, 1), (40, 1)) == depthwise_scratch_bytes(
+        (1, 10), (1, 2), (1, 40)
+    )
+
+
+def test_depthwise_layers_of_mobilenet_v1_need_less_than_8_kb():
+    layers = [(112, 1), (56, 2), (56, 1), (28, 2), (28, 1), (14, 2), (14, 1), (7, 2), (7, 1)]
+    for size, stride in layers:
+        assert depthwise_scratch_bytes((3, 3), (stride, stride), (size, size)) <= 8192
 
 
 def test_a_dense_over_pixels_is_a_1x1_convolution():

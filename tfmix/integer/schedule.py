@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from tfmix.integer.model import IntegerNetwork, IntegerNode, IntegerTensor, Kernel
+from tfmix.ir.graph import Window
 from tfmix.ir.quant import packed_size
 from tfmix.ir.schedule import Schedule, Step, scratch_bytes
 
@@ -31,8 +32,14 @@ def schedule_of(model: IntegerNetwork) -> Schedule:
 
 
 def _scratch_bytes(node: IntegerNode) -> int:
-    window = node.window.kernel if node.window else (1, 1)
+    window = node.window or Window((1, 1))
     rows, columns, channels = node.input_shapes[0]
     if node.kernel is Kernel.FULLY_CONNECTED:
         channels *= rows * columns
-    return scratch_bytes(node.kernel.value, window, channels)
+    return scratch_bytes(
+        node.kernel.value,
+        window.kernel,
+        channels,
+        strides=window.strides,
+        output=node.output_shape[:2],
+    )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from tfmix.ir.graph import Graph, Node, Op
+from tfmix.ir.graph import Graph, Node, Op, Window
 
 #: conv2d expands this many pixel columns of K = rows * columns * input_channels values,
 #: fully_connected one column of K = input features ...
@@ -85,15 +85,47 @@ class Schedule:
 _COLUMNS = {Op.CONV2D.value: PIXEL_COLUMNS, Op.DENSE.value: 1, "fully_connected": 1}
 
 
-def scratch_bytes(kernel: str, window: tuple[int, int], input_channels: int) -> int:
+def scratch_bytes(
+    kernel: str,
+    window: tuple[int, int],
+    input_channels: int,
+    *,
+    strides: tuple[int, int] = (1, 1),
+    output: tuple[int, int] = (1, 1),
+) -> int:
     """Bytes a kernel needs beside its tensors: 8 * K for conv2d, 2 * K for fully_connected with K
-    rounded up to a multiple of 4, nothing for the others.
+    rounded up to a multiple of 4, `depthwise_scratch_bytes`, nothing for the others.
 
-    kernel: the value of an `Op` or of a `Kernel`; window: (rows, columns), (1, 1) without one.
+    kernel: the value of an `Op` or of a `Kernel`; window: (rows, columns), (1, 1) without one;
+    strides, output: (rows, columns), of interest for a depthwise convolution only.
     """
+    if kernel in (Op.DEPTHWISE_CONV2D.value, Op.BATCH_NORM.value):
+        return depthwise_scratch_bytes(window, strides, output)
     columns = _COLUMNS.get(kernel, 0)
     values = window[0] * window[1] * input_channels
     return columns * COLUMN_VALUE_BYTES * -(-values // COLUMN_MULTIPLE) * COLUMN_MULTIPLE
+
+
+def depthwise_scratch_bytes(
+    window: tuple[int, int], strides: tuple[int, int], output: tuple[int, int]
+) -> int:
+    """What depthwise_conv2d holds of four channels: the input rows under the window and the
+    weights, both as pairs of int16, and one output row; see kernels/src/depthwise_layout.h.
+
+    window, strides, output: (rows, columns). The image lies on its side where that makes fewer
+    blocks of four output columns; at most 64 columns are computed at a time.
+    """
+    (kernel_rows, kernel_columns), (_, stride), (rows, columns) = window, strides, output
+    if columns * -(-rows // 4) < rows * -(-columns // 4):
+        kernel_rows, kernel_columns, stride = kernel_columns, kernel_rows, strides[0]
+        columns = rows
+    if columns == 1:
+        stride = 1
+    columns = -(-min(columns, 64) // 4) * 4
+    window_pairs = kernel_columns // 2 + 1
+    ring_pairs = (columns - 1) * stride // 2 + window_pairs
+    # Of four channels, pairs of 4 bytes: the weights at both parities, twice over.
+    return 16 * kernel_rows * ring_pairs + 64 * kernel_rows * window_pairs + 4 * columns
 
 
 def node_scratch_bytes(graph: Graph, node: Node) -> int:
@@ -102,7 +134,14 @@ def node_scratch_bytes(graph: Graph, node: Node) -> int:
     if node.op is Op.DENSE and (rows, columns) != (1, 1):
         # A Dense applied to every pixel runs as the 1x1 convolution it is.
         return scratch_bytes(Op.CONV2D.value, (1, 1), channels)
-    return scratch_bytes(node.op.value, node.window.kernel if node.window else (1, 1), channels)
+    window = node.window or Window((1, 1))
+    return scratch_bytes(
+        node.op.value,
+        window.kernel,
+        channels,
+        strides=window.strides,
+        output=graph.hwc(node.output)[:2],
+    )
 
 
 def schedule(graph: Graph, activation_bits: Mapping[str, int]) -> Schedule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,8 +15,8 @@ from tfmix.fakequant.apply import Quantizers, quantizers_of, require_quantized, 
 from tfmix.fakequant.quantizers import mse_ranges
 from tfmix.fakequant.rebuild import build_float
 from tfmix.frontend.keras import KerasNetwork, read
-from tfmix.ir.graph import Graph
-from tfmix.ir.quant import BIT_WIDTHS
+from tfmix.ir.graph import Graph, Op
+from tfmix.ir.quant import BIT_WIDTHS, max_level, round_half_up
 
 #: Values of each tensor that the search for the best range looks at.
 SAMPLED_VALUES = 1 << 15
@@ -28,7 +29,8 @@ def calibrate(model: tf_keras.Model, data: Any, *, seed: int = 0) -> None:
     """Sets the activation ranges of a fake-quant model from `data`.
 
     For each tensor and each bit-width the range of least mean squared error is taken, from the
-    float network's values; the input keeps its full range.
+    float network's values; logits take the range that changes their softmax least, the input keeps
+    its full range.
 
     Args:
       data: inputs as the network takes them: an array [n, ...], a tf.data.Dataset or any iterable
@@ -44,6 +46,7 @@ def calibrate(model: tf_keras.Model, data: Any, *, seed: int = 0) -> None:
 def set_ranges(network: KerasNetwork, quantizers: Quantizers, data: Any, seed: int) -> None:
     """As `calibrate`, for a network already read."""
     graph = network.graph
+    logits = _logits(graph)
     observed = _observe(build_float(network), graph, batches(data, graph), seed)
     for tensor, (low, high, values) in observed.items():
         bound = quantizers.activations[tensor]
@@ -52,6 +55,8 @@ def set_ranges(network: KerasNetwork, quantizers: Quantizers, data: Any, seed: i
             lows, highs = [low] * len(BIT_WIDTHS), [high] * len(BIT_WIDTHS)
             if low == high:  # an image of one colour, zero
                 highs = [1.0] * len(BIT_WIDTHS)
+        elif tensor in logits:
+            lows, highs = softmax_ranges(values.reshape(-1, logits[tensor]), low, high)
         else:
             lows, highs = mse_ranges(
                 tf.constant(values),
@@ -67,7 +72,7 @@ def _observe(
     model: tf_keras.Model, graph: Graph, data: Iterable[np.ndarray], seed: int
 ) -> dict[str, tuple[float, float, np.ndarray]]:
     """Tensor -> (least value or 0, greatest value or 0, a sample of its values), in float."""
-    names = graph.quantized_tensors
+    names, logits = graph.quantized_tensors, _logits(graph)
     outputs = [model.get_layer(name).output for name in names]
     forward = tf.function(tf_keras.Model(model.inputs, outputs), reduce_retracing=True)
     rng = np.random.default_rng(seed)
@@ -83,11 +88,55 @@ def _observe(
             # The first batches give more, so that small data sets give a full sample too.
             held = sum(map(len, samples[name]))
             count = min(max(per_batch, (SAMPLED_VALUES - held) // 4), SAMPLED_VALUES - held)
-            samples[name].append(flat[rng.integers(0, flat.size, min(count, flat.size))])
+            if name in logits:  # whole rows
+                rows = min(count, flat.size) // logits[name]
+                samples[name].append(flat[: rows * logits[name]])
+            else:
+                samples[name].append(flat[rng.integers(0, flat.size, min(count, flat.size))])
     if not np.isfinite(list(low.values()) + list(high.values())).all():
         bad = next(n for n in names if not np.isfinite([low[n], high[n]]).all())
         raise CalibrationError(f"{bad}: the float network gives NaN or infinite values here")
     return {n: (low[n], high[n], np.concatenate(samples[n])) for n in names}
+
+
+def _logits(graph: Graph) -> dict[str, int]:
+    """Quantized tensors that softmax reads, and their number of classes."""
+    return {
+        graph.quantizer_of(node.inputs[0]): graph.hwc(node.inputs[0])[2]
+        for node in graph.nodes
+        if node.op is Op.SOFTMAX
+    }
+
+
+def softmax_ranges(rows: np.ndarray, low: float, high: float) -> tuple[list[float], list[float]]:
+    """Ranges of logits that change their softmax least, one per bit-width.
+
+    rows: float32 [n, classes]. Logits far below the greatest make no difference after softmax; a
+    range that keeps them wastes resolution where classes are decided. So the range of least mean
+    Kullback-Leibler divergence is taken, over 16 x 16 fractions of [low, 0] x [0, high].
+    """
+    high = max(high, 1e-3)
+    rows = rows.astype(np.float64)
+    expected = _log_softmax(rows)
+    ratios = np.arange(1, 17) / 16
+    lows, highs = [], []
+    for bits in BIT_WIDTHS:
+        losses = {}
+        for lo, hi in itertools.product(low * ratios, high * ratios):
+            scale = (hi - lo) / max_level(bits)
+            zero_point = round_half_up(-lo / scale)
+            q = np.clip(round_half_up(rows / scale) + zero_point, 0, max_level(bits))
+            divergence = expected - _log_softmax((q - zero_point) * scale)
+            losses[lo, hi] = (np.exp(expected) * divergence).sum(axis=-1).mean()
+        lo, hi = min(losses, key=losses.__getitem__)
+        lows.append(float(lo))
+        highs.append(float(hi))
+    return lows, highs
+
+
+def _log_softmax(z: np.ndarray) -> np.ndarray:
+    z = z - z.max(axis=-1, keepdims=True)
+    return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
 
 
 def batches(data: Any, graph: Graph) -> Iterator[np.ndarray]:

@@ -1,17 +1,11 @@
 """Cycles of the kernels' inner loops on a Cortex-M7, as LLVM's machine code analyser models them.
 
 A model, not a measurement: it knows which instructions issue together and how long results take,
-and nothing of memory. The loops are found by a comment inside of them, in an assembly source
+and nothing of memory or of what branches cost.
 
-    @ inner-loop <name> <MACs>
-
-or, where the compiler makes the loop, in C++
-
-    __asm volatile("/" "* inner-loop <name> <MACs> *" "/");
-
-with the MACs that one pass of the comment stands for: a loop that the compiler unrolls holds the
-comment several times. The loop is what lies between the closest label before the comment and the
-branch back to it.
+The loops are found in the disassembly, whoever wrote them: a branch back whose body holds no other
+branch and at least MIN_MACS products. Products are counted by instruction, two for an SMLAD; in a
+function with w2a2 in its name a factor holds two values, and every product counts twice.
 """
 
 from __future__ import annotations
@@ -19,92 +13,92 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from target import tool
+from target import command, tool
 
-_COMMENT = re.compile(r"inner-loop\s+(\S+)\s+(\d+)")
-_LABEL = re.compile(r"\s*([.\w$]+):")
-#: Conditional or not; cbz and cbnz only jump forwards.
-_BRANCH = re.compile(r"\s*b(?:eq|ne|cs|hs|cc|lo|mi|pl|vs|vc|hi|ls|ge|lt|gt|le)?(?:\.[nw])?\s+(\S+)")
+MIN_MACS = 8
+
+_SECTION = re.compile(r"Disassembly of section (\S+):")
+_SYMBOL = re.compile(r"([0-9a-f]+) <(.+)>:$")
+_INSTRUCTION = re.compile(r"\s*([0-9a-f]+):\t(.+)")
+_BRANCH = re.compile(r"(b(?:eq|ne|cs|cc|mi|pl|vs|vc|hi|ls|ge|lt|gt|le)?) ([0-9a-f]+)$")
+_PRODUCTS = (
+    (re.compile(r"sml[as](?:l?)d"), 2),
+    (re.compile(r"smla[bt][bt]|mla\b"), 1),
+)
+#: Which encoding an instruction has makes no difference here, and llvm-mca 14 crashes on some .w.
+_WIDTH = re.compile(r"^(\w+)\.[nw]\b")
+#: What else leaves a straight line, cbz and cbnz forwards only.
+_JUMP = re.compile(r"(?:blx?|bx|cbn?z|it[te]*) ")
+_PACKED = re.compile("w2a2")
 _ITERATIONS = 1000
 
 
 @dataclass(frozen=True)
 class Loop:
+    """name: of the function it is in. code: instructions, the branch back last."""
+
     name: str
-    macs: int
     code: tuple[str, ...]
 
     @property
-    def instructions(self) -> int:
-        return len(self.code)
+    def macs(self) -> int:
+        products = sum(
+            count for line in self.code for pattern, count in _PRODUCTS if pattern.match(line)
+        )
+        return products * (2 if _PACKED.search(self.name) else 1)
 
 
 @dataclass(frozen=True)
 class ModelledLoop:
     name: str
-    macs: int
     instructions: int
+    macs: int
     cycles: float
-
-    @property
-    def cycles_per_mac(self) -> float:
-        return self.cycles / self.macs
+    cycles_per_mac: float
 
 
-def find_loops(assembly: str) -> Iterator[Loop]:
-    """Each innermost loop with the comment, once. ValueError for a comment outside of any loop."""
-    lines = assembly.splitlines()
-    seen = set()
-    for index, line in enumerate(lines):
-        comment = _COMMENT.search(line)
-        if comment is None:
-            continue
-        bounds = _bounds(lines, index)
-        if bounds is None:
-            raise ValueError(f"'{line.strip()}' is in no loop")
-        if bounds in seen:
-            continue
-        seen.add(bounds)
-        body = lines[bounds[0] : bounds[1] + 1]
-        macs = sum(int(found[2]) for found in map(_COMMENT.search, body) if found)
-        yield Loop(comment[1], macs, tuple(_instructions(body)))
+def find_loops(disassembly: str) -> Iterator[Loop]:
+    """The inner loops in the output of objdump, in the order of their addresses."""
+    for section in re.split(r"(?=Disassembly of section)", disassembly):
+        if _SECTION.match(section):
+            yield from _loops_of_section(section.splitlines()[1:])
 
 
-def _bounds(lines: list[str], inside: int) -> tuple[int, int] | None:
-    """Line numbers of the label and of the branch back to it."""
-    for begin in range(inside, -1, -1):
-        label = _LABEL.match(lines[begin])
-        if label is None:
-            continue
-        # A numeric label may exist many times; `1b` is the closest one before the branch.
-        target = label[1] + "b" if label[1].isdigit() else label[1]
-        for end in range(inside + 1, len(lines)):
-            branch = _BRANCH.match(lines[end])
-            if branch and branch[1] == target:
-                return begin, end
-            again = _LABEL.match(lines[end])
-            if again and again[1] == label[1]:
-                break
-    return None
-
-
-def _instructions(lines: Iterable[str]) -> Iterator[str]:
+def _loops_of_section(lines: Iterable[str]) -> Iterator[Loop]:
+    function, code = "", {}
+    names = {}
     for line in lines:
-        code = _LABEL.sub("", re.sub(r"@.*|/\*.*?\*/", "", line), count=1).strip()
-        if code and not code.startswith((".", "#")):
-            yield code
+        if symbol := _SYMBOL.match(line):
+            function = symbol[2]
+        elif instruction := _INSTRUCTION.match(line):
+            address = int(instruction[1], 16)
+            text = re.split(r"\s*[;@]|\s+<", instruction[2])[0]
+            text = re.sub(r"\s+", " ", text).strip()
+            code[address] = _WIDTH.sub(r"\1", text)
+            names[address] = function
+    for end, text in code.items():
+        branch = _BRANCH.match(text)
+        begin = int(branch[2], 16) if branch else end
+        if begin >= end or begin not in code:
+            continue
+        body = [text for address, text in code.items() if begin <= address < end]
+        if any(_BRANCH.match(text) or _JUMP.match(text) for text in body):
+            continue
+        # Where the branch goes depends on where the loop lies, and on nothing else.
+        name = re.sub(r"^(?:void )?(.*?)\(.*$", r"\1", names[begin])
+        loop = Loop(name, (*body, f"{branch[1]} ."))
+        if loop.macs >= MIN_MACS:
+            yield loop
 
 
 def model(loop: Loop) -> ModelledLoop:
-    """ToolMissing without llvm-mca."""
-    # The loop stands for itself: without a label its branch goes anywhere.
-    code = [re.sub(r"^(b\w*(?:\.[nw])?)\s+\S+$", r"\1 .", line) for line in loop.code]
+    """ToolMissing without llvm-mca, RuntimeError with what it says if it refuses the code."""
     done = subprocess.run(
         [
             tool("llvm-mca"),
@@ -112,22 +106,25 @@ def model(loop: Loop) -> ModelledLoop:
             "-mcpu=cortex-m7",
             f"-iterations={_ITERATIONS}",
         ],
-        input="\n".join([".syntax unified", ".thumb", *code, ""]),
+        input="\n".join([".syntax unified", ".thumb", *loop.code, ""]),
         capture_output=True,
         text=True,
     )
     total = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
     if total is None:
-        raise RuntimeError(f"llvm-mca failed on the loop {loop.name}:\n{done.stderr}")
-    return ModelledLoop(loop.name, loop.macs, loop.instructions, int(total[1]) / _ITERATIONS)
+        raise RuntimeError(f"llvm-mca failed on the loop in {loop.name}:\n{done.stderr}")
+    cycles = int(total[1]) / _ITERATIONS
+    per_mac = round(cycles / loop.macs, 4)
+    return ModelledLoop(loop.name, len(loop.code), loop.macs, round(cycles, 2), per_mac)
 
 
-def model_all(assembly_files: Iterable[Path]) -> list[ModelledLoop]:
-    """The loops of all files, by name; of equal names with equal cycles only one."""
-    loops = {
-        (loop.name, loop.code): loop
-        for path in assembly_files
-        for loop in find_loops(path.read_text())
-    }
+def model_all(objects: Sequence[Path]) -> list[ModelledLoop]:
+    """The loops of all objects, by name. Equal code counts once, under the first of its names."""
+    tool("llvm-mca")
+    loops: dict[tuple[str, ...], Loop] = {}
+    for path in objects:
+        disassembly = command("arm-none-eabi-objdump", "-d", "-C", "--no-show-raw-insn", path)
+        for loop in find_loops(disassembly):
+            loops.setdefault(loop.code, loop)
     modelled = {model(loop) for loop in loops.values()}
     return sorted(modelled, key=lambda m: (m.name, m.cycles_per_mac))

@@ -170,10 +170,9 @@ def pairs(only: str) -> Iterator[tuple[Layer, str]]:
 
 
 def measure(
-    selected: list[tuple[Layer, str]], directory: Path, flags: tuple[str, ...]
+    selected: list[tuple[Layer, str]], kernels: list[Path], directory: Path
 ) -> list[Result]:
-    """Leaves the compiler's assembly in `directory`."""
-    kernels = compile_sources(KERNEL_SOURCES, M7, directory, [*flags, "-save-temps=obj"])
+    """kernels: object files."""
     elf = build(RUNNER, M7, directory / "runner", objects=kernels)
     with elf.with_name("cases.bin").open("wb") as file:
         for layer, variant in selected:
@@ -218,25 +217,19 @@ def show(results: list[Result]) -> None:
         print(f"{r.scratch:9,}{r.text:7,}")
 
 
-def inner_loop_rows(directory: Path) -> list[dict[str, object]]:
+def inner_loop_rows(kernels: list[Path]) -> list[dict[str, object]]:
     """Modelled cycles; says what is missing where it can say nothing."""
     print("\ninner loops, cycles as llvm-mca models a Cortex-M7")
     try:
-        loops = inner_loops.model_all(sorted(directory.glob("*.s")))
-    except ToolMissing as missing:
-        print(f"  {missing}: skipped")
+        loops = inner_loops.model_all(kernels)
+    except (ToolMissing, RuntimeError) as error:
+        print(f"  {error}: skipped")
         return []
-    if not loops:
-        print("  no loop has the comment that inner_loops.py looks for")
-    rows = []
+    print(f"  {'instructions':>12}{'MACs':>6}{'cycles':>8}{'a MAC':>8}")
     for loop in loops:
-        per_mac = round(loop.cycles_per_mac, 4)
-        print(
-            f"  {loop.name:28}{loop.instructions:4} instructions, {loop.macs:3} MACs, "
-            f"{loop.cycles:7.2f} cycles: {per_mac:.3f} a MAC"
-        )
-        rows.append(asdict(loop) | {"cycles_per_mac": per_mac})
-    return rows
+        print(f"  {loop.instructions:12}{loop.macs:6}{loop.cycles:8.1f}", end="")
+        print(f"{loop.cycles_per_mac:8.3f}  {loop.name}")
+    return [asdict(loop) for loop in loops]
 
 
 def main() -> None:
@@ -252,9 +245,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         selected = list(pairs(options.only))
-        results = measure(selected, directory, PORTABLE if options.portable else ())
+        flags = PORTABLE if options.portable else ()
+        kernels = compile_sources(KERNEL_SOURCES, M7, directory / "kernels", flags)
+        results = measure(selected, kernels, directory)
         show(results)
-        loops = inner_loop_rows(directory)
+        loops = inner_loop_rows(kernels)
     print(f"\n{len(results)} calls in {time.monotonic() - start:.0f} s")
     if options.only or options.portable:
         return

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "checks.h"
+#include "conv2d_dsp.h"
 #include "layer.h"
 #include "packing.h"
 #include "tfmix/kernels.h"
@@ -16,10 +17,10 @@
 #include "weight_tiles.h"
 #include "window.h"
 
+#if !TFMIX_CONV2D_DSP
+
 namespace tfmix {
 namespace {
-
-constexpr int32_t kPixels = 4;  // output pixels that share the unpacked weights
 
 // One output pixel's window as int16, [kernel row][kernel column][input channel]; what lies outside
 // the image is the input's zero point.
@@ -76,6 +77,8 @@ void Conv2d(const tfmix_conv_params& p, const uint8_t* input, const uint8_t* con
 }  // namespace
 }  // namespace tfmix
 
+#endif  // !TFMIX_CONV2D_DSP
+
 tfmix_status tfmix_conv2d_prepare(const tfmix_conv_params* params, const tfmix_variant* variant,
                                   tfmix_sizes* sizes) {
   using namespace tfmix;
@@ -92,11 +95,20 @@ tfmix_status tfmix_conv2d_prepare(const tfmix_conv_params* params, const tfmix_v
   return TFMIX_OK;
 }
 
+#if TFMIX_CONV2D_DSP
+#define TFMIX_RUN_(a_, w_, o_, z_)                                                  \
+  tfmix::Conv2d(*params, input, constants, output, static_cast<uint32_t*>(scratch), \
+                tfmix::kConv2dVariant<a_, w_, o_, tfmix::ZeroPoints::z_ == tfmix::ZeroPoints::pc>)
+#else
+#define TFMIX_RUN_(a_, w_, o_, z_)                                                    \
+  tfmix::Conv2d<a_, w_, o_, tfmix::ZeroPoints::z_>(*params, input, constants, output, \
+                                                   static_cast<int16_t*>(scratch))
+#endif
+
 #define TFMIX_DEFINE_(a_, w_, o_, z_)                                                          \
   void tfmix_conv2d_a##a_##w##w_##o##o_##_##z_(const tfmix_conv_params* params,                \
                                                const uint8_t* input, const uint8_t* constants, \
                                                uint8_t* output, void* scratch) {               \
-    tfmix::Conv2d<a_, w_, o_, tfmix::ZeroPoints::z_>(*params, input, constants, output,        \
-                                                     static_cast<int16_t*>(scratch));          \
+    TFMIX_RUN_(a_, w_, o_, z_);                                                                \
   }
 TFMIX_CONV2D_VARIANTS(TFMIX_DEFINE_)

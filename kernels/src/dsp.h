@@ -20,6 +20,13 @@
 
 #if TFMIX_DSP
 
+// What runs rarely is compiled for size, and not into what runs often.
+#if defined(__GNUC__)
+#define TFMIX_FOR_SIZE __attribute__((cold, noinline))
+#else
+#define TFMIX_FOR_SIZE
+#endif
+
 namespace tfmix {
 
 // Two int16 in a register: the first element in the low half.

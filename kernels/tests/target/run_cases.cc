@@ -76,8 +76,8 @@ class Reader {
 // ---- A run --------------------------------------------------------------------------------------
 
 // A copy of `part` in `slot`.
-const uint8_t* PlaceCopy(Slot slot, Side side, const Part& part) {
-  uint8_t* copy = Place(slot, side, part.size);
+const uint8_t* PlaceCopy(Slot slot, Side side, const Part& part, int32_t alignment = 1) {
+  uint8_t* copy = Place(slot, side, part.size, alignment);
   if (copy != nullptr) std::memcpy(copy, part.data, static_cast<size_t>(part.size));
   return copy;
 }
@@ -99,7 +99,7 @@ const char* Run(const Case& c, const Variant& variant, const Sizes& sizes, Side 
     b.inputs[i] = PlaceCopy(InputSlot(i), side, c.inputs[i]);
     fits = fits && b.inputs[i] != nullptr;
   }
-  b.constants = PlaceCopy(kConstants, side, c.constants);
+  b.constants = PlaceCopy(kConstants, side, c.constants, alignof(int32_t));
   b.output = Place(kOutput, side, sizes.output);
   b.scratch = Place(kScratch, side, sizes.scratch, alignof(int32_t));
   if (!fits || b.constants == nullptr || b.output == nullptr || b.scratch == nullptr) {

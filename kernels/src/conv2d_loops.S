@@ -1,0 +1,530 @@
+@ conv2d on a Cortex-M with DSP instructions: the loop over output channels for four or two pixels.
+@
+@ A block is eight sums: two channels by four pixels or, with weights of 2 bits, four by two. Eight
+@ sums, two pointers and four operands fill the 14 registers there are; everything else waits on the
+@ stack. docs/kernels.md draws the registers and tells why the loops are as they are.
+@
+@ For each bit-width of weights and of outputs there is a function
+@
+@     void tfmix_conv2d_loop_<weights>_o<output bits>(const struct ChannelLoop *loop)
+@
+@ with <weights> = w8, w4, w2 or, for inputs and weights of 2 bits, w2a2.
+#if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32) && !defined(TFMIX_PORTABLE)
+
+        .syntax unified
+        .thumb
+
+@ ---- Names ---------------------------------------------------------------------------------------
+
+weights .req    r0              @ next tile
+column  .req    r1              @ next words of the columns
+x0      .req    r2              @ activations of two pixels
+x1      .req    r3
+w0      .req    r12             @ weights of one or two channels
+w1      .req    lr
+@ r4 to r11 are the sums: [channel][pixel].
+
+@ struct ChannelLoop of conv2d_dsp.h, of which a copy lies at the stack pointer.
+        .equ    END, 0          @ of the columns
+        .equ    COLUMNS, 4
+        .equ    WEIGHTS, 8
+        .equ    WEIGHTS_END, 12
+        .equ    BIAS, 16
+        .equ    MULTIPLIER, 20
+        .equ    ZERO_POINT, 24
+        .equ    MULTIPLIER_STEP, 28
+        .equ    ZERO_POINT_STEP, 32
+        .equ    TILES, 36
+        .equ    SHIFT_FACTOR, 40
+        .equ    OUTPUT_ZERO_POINT, 44
+        .equ    OUTPUT, 48
+        .equ    PIXEL_BYTES, 52
+        .equ    MINUS_SUMS, 56
+        .equ    FIRST_END, 72   @ w2a2: END of the first segment
+        .equ    LAST_END, 76    @ w2a2: END of the last one
+@ Behind the copy:
+        .equ    ENTRY, 80       @ where the first turn of the inner loop begins
+        .equ    HALF_BYTE, 84   @ o2: whether a byte is half written
+        .equ    MASK, 88        @ w2a2
+        .equ    TOTALS, 92      @ w2a2: of the segments so far
+        .equ    FRAME_BYTES, 124
+
+@ Tiles that a turn of the inner loop takes, and bytes of the columns in a segment.
+        .equ    LOG2_TILES_PER_TURN, 2
+        .equ    TILES_PER_TURN, 1 << LOG2_TILES_PER_TURN
+        .equ    SEGMENT_BYTES, 56 * 32
+
+@ ---- Inner loops: one tile of weights -------------------------------------------------------------
+
+@ Two channels, in w0 and w1, by four pixels.
+        .macro  MULTIPLY_2_BY_4
+        ldrd    x0, x1, [column], #8
+        smlad   r4, w0, x0, r4
+        smlad   r8, w1, x0, r8
+        smlad   r5, w0, x1, r5
+        smlad   r9, w1, x1, r9
+        ldrd    x0, x1, [column], #8
+        smlad   r6, w0, x0, r6
+        smlad   r10, w1, x0, r10
+        smlad   r7, w0, x1, r7
+        smlad   r11, w1, x1, r11
+        .endm
+
+@ 8 bits: bytes 0 and 2 are the first channel's, 1 and 3 the second's.
+        .macro  TILE_w8
+        .rept   2
+        ldr     w0, [weights], #4
+        uxtb16  w1, w0, ror #8
+        uxtb16  w0, w0
+        MULTIPLY_2_BY_4
+        .endr
+        .endm
+
+@ 4 bits: a byte holds both channels. w1 keeps both, as first + 16 * second.
+        .macro  TILE_w4
+        ldr     w0, [weights]
+        uxtb16  w1, w0
+        and     w0, w1, #0x000F000F
+        MULTIPLY_2_BY_4
+        ldr     w0, [weights], #4
+        uxtb16  w1, w0, ror #8
+        and     w0, w1, #0x000F000F
+        MULTIPLY_2_BY_4
+        .endm
+
+@ 2 bits: a byte holds four channels, of which masks take the highest off, one by one.
+        .macro  MULTIPLY_4_BY_2
+        ldrd    x0, x1, [column], #16
+        smlad   r10, w1, x0, r10
+        smlad   r11, w1, x1, r11
+        and     w1, w1, #0x003F003F
+        smlad   r8, w1, x0, r8
+        smlad   r9, w1, x1, r9
+        and     w1, w1, #0x000F000F
+        smlad   r6, w1, x0, r6
+        smlad   r7, w1, x1, r7
+        and     w1, w1, #0x00030003
+        smlad   r4, w1, x0, r4
+        smlad   r5, w1, x1, r5
+        .endm
+
+        .macro  TILE_w2
+        ldr     w0, [weights], #4
+        uxtb16  w1, w0
+        MULTIPLY_4_BY_2
+        uxtb16  w1, w0, ror #8
+        MULTIPLY_4_BY_2
+        .endm
+
+@ 2 by 2 bits: four fields of the rotated word, two in each half.
+        .macro  TILE_w2a2
+        ldr     w0, [weights]
+        ldr     x0, [sp, #MASK]
+        and     w1, x0, w0, ror #2
+        and     w0, x0, w0
+        MULTIPLY_2_BY_4
+        ldr     w0, [weights], #4
+        ldr     x0, [sp, #MASK]
+        and     w1, x0, w0, ror #10
+        and     w0, x0, w0, ror #8
+        MULTIPLY_2_BY_4
+        .endm
+
+@ ---- What a sum begins with: bias - zero point * sum of the column ---------------------------------
+
+        .macro  BEGIN_w8
+        ldr     x0, [sp, #ZERO_POINT]
+        ldr     x1, [sp, #ZERO_POINT_STEP]
+        ldr     column, [sp, #BIAS]
+        ldrb    w0, [x0]
+        ldrb    w1, [x0, #1]
+        add     x0, x1
+        str     x0, [sp, #ZERO_POINT]
+        ldrd    x0, x1, [column], #8
+        str     column, [sp, #BIAS]
+        ldrd    r8, r9, [sp, #MINUS_SUMS]
+        ldrd    r10, r11, [sp, #MINUS_SUMS + 8]
+        mla     r4, r8, w0, x0
+        mla     r5, r9, w0, x0
+        mla     r6, r10, w0, x0
+        mla     r7, r11, w0, x0
+        mla     r8, r8, w1, x1
+        mla     r9, r9, w1, x1
+        mla     r10, r10, w1, x1
+        mla     r11, r11, w1, x1
+        .endm
+
+@ Narrow weights: all channels begin like the first, so that their differences begin with zero.
+        .macro  BEGIN_w4
+        ldr     x0, [sp, #ZERO_POINT]
+        ldr     column, [sp, #BIAS]
+        ldrb    w0, [x0]
+        ldr     x0, [column]
+        ldrd    r8, r9, [sp, #MINUS_SUMS]
+        ldrd    r10, r11, [sp, #MINUS_SUMS + 8]
+        mla     r4, r8, w0, x0
+        mla     r5, r9, w0, x0
+        mla     r6, r10, w0, x0
+        mla     r7, r11, w0, x0
+        mov     r8, r4
+        mov     r9, r5
+        mov     r10, r6
+        mov     r11, r7
+        .endm
+
+        .macro  BEGIN_w2
+        ldr     x0, [sp, #ZERO_POINT]
+        ldr     column, [sp, #BIAS]
+        ldrb    w0, [x0]
+        ldr     x0, [column]
+        ldrd    r10, r11, [sp, #MINUS_SUMS]
+        mla     r4, r10, w0, x0
+        mla     r5, r11, w0, x0
+        mov     r6, r4
+        mov     r7, r5
+        mov     r8, r4
+        mov     r9, r5
+        mov     r10, r4
+        mov     r11, r5
+        .endm
+
+@ 2 by 2 bits: the sums join their beginning later, see END_w2a2.
+        .macro  BEGIN_w2a2
+        BEGIN_w8
+        ldr     x0, [sp, #FIRST_END]
+        str     x0, [sp, #END]
+        SAVE_TOTALS
+        .endm
+
+        .macro  SAVE_TOTALS
+        add     x0, sp, #TOTALS
+        stm     x0, {r4-r11}
+        .irp    sum, r4, r5, r6, r7, r8, r9, r10, r11
+        mov     \sum, #0
+        .endr
+        .endm
+
+@ ---- From what the loops have added to sums of products ---------------------------------------------
+
+        .macro  END_w8 turn
+        .endm
+
+@ The second channel has 16 times its products and those of the first.
+        .macro  END_w4 turn
+        ldr     x0, [sp, #ZERO_POINT]
+        ldr     x1, [sp, #ZERO_POINT_STEP]
+        ldrb    w0, [x0, #1]
+        add     x0, x1
+        str     x0, [sp, #ZERO_POINT]
+        ldr     x0, [sp, #BIAS]
+        ldr     w1, [x0, #4]
+        adds    x0, #8
+        str     x0, [sp, #BIAS]
+        ldrd    x0, x1, [sp, #MINUS_SUMS]
+        mla     x0, x0, w0, w1
+        mla     x1, x1, w0, w1
+        subs    r8, r8, r4
+        subs    r9, r9, r5
+        add     r8, x0, r8, lsr #4
+        add     r9, x1, r9, lsr #4
+        ldrd    x0, x1, [sp, #MINUS_SUMS + 8]
+        mla     x0, x0, w0, w1
+        mla     x1, x1, w0, w1
+        subs    r10, r10, r6
+        subs    r11, r11, r7
+        add     r10, x0, r10, lsr #4
+        add     r11, x1, r11, lsr #4
+        .endm
+
+@ Channel c has 4^c times its products and all that the channel before it has.
+        .macro  SEPARATE_w2 channel, sum0, sum1, before0, before1
+        ldrd    x0, x1, [sp, #MINUS_SUMS]
+        ldrb    w0, [weights, #\channel]
+        ldr     w1, [column, #4 * \channel]
+        mla     x0, x0, w0, w1
+        mla     x1, x1, w0, w1
+        subs    \sum0, \sum0, \before0
+        subs    \sum1, \sum1, \before1
+        add     \sum0, x0, \sum0, lsr #2 * \channel
+        add     \sum1, x1, \sum1, lsr #2 * \channel
+        .endm
+
+        .macro  END_w2 turn
+        str     weights, [sp, #WEIGHTS]
+        ldr     weights, [sp, #ZERO_POINT]
+        ldr     column, [sp, #BIAS]
+        SEPARATE_w2 3, r10, r11, r8, r9
+        SEPARATE_w2 2, r8, r9, r6, r7
+        SEPARATE_w2 1, r6, r7, r4, r5
+        ldr     x0, [sp, #ZERO_POINT_STEP]
+        adds    column, #16
+        str     column, [sp, #BIAS]
+        add     weights, weights, x0, lsl #1
+        str     weights, [sp, #ZERO_POINT]
+        ldr     weights, [sp, #WEIGHTS]
+        .endm
+
+@ Of a sum of 2 by 2 bits, bits 12 to 23 count. They would overflow after 113 steps, so the products
+@ are taken in segments of 112. All but the first begin with a whole turn.
+        .macro  END_w2a2 turn
+        .irp    sum, r4, r5, r6, r7, r8, r9, r10, r11
+        ubfx    \sum, \sum, #12, #12
+        .endr
+        .set    offset, TOTALS
+        ADD_TOTALS r4, r5
+        ADD_TOTALS r6, r7
+        ADD_TOTALS r8, r9
+        ADD_TOTALS r10, r11
+        ldr     x0, [sp, #LAST_END]
+        cmp     column, x0
+        beq     1f
+        SAVE_TOTALS
+        add     x0, column, #SEGMENT_BYTES
+        str     x0, [sp, #END]
+        b       \turn
+1:
+        .endm
+
+        .macro  ADD_TOTALS sum0, sum1
+        ldrd    x0, x1, [sp, #offset]
+        add     \sum0, x0
+        add     \sum1, x1
+        .set    offset, offset + 8
+        .endm
+
+@ ---- Requantize ---------------------------------------------------------------------------------------
+
+@ left_shift > 0: the bias must not be shifted with the products, so sum * 2^shift takes
+@ bias * (1 - 2^shift). Here x0 = 2^shift, and BIAS has moved on.
+        .macro  SHIFT_2_BY_4
+        ldr     x1, [sp, #BIAS]
+        ldrd    w0, w1, [x1, #-8]
+        mls     w0, w0, x0, w0
+        mls     w1, w1, x0, w1
+        .irp    sum, r4, r5, r6, r7
+        mla     \sum, \sum, x0, w0
+        .endr
+        .irp    sum, r8, r9, r10, r11
+        mla     \sum, \sum, x0, w1
+        .endr
+        .endm
+
+        .macro  SHIFT_4_BY_2
+        ldr     x1, [sp, #BIAS]
+        SHIFT_CHANNEL -16, r4, r5
+        SHIFT_CHANNEL -12, r6, r7
+        SHIFT_CHANNEL -8, r8, r9
+        SHIFT_CHANNEL -4, r10, r11
+        .endm
+
+        .macro  SHIFT_CHANNEL bias, sum0, sum1
+        ldr     w0, [x1, #\bias]
+        mls     w0, w0, x0, w0
+        mla     \sum0, \sum0, x0, w0
+        mla     \sum1, \sum1, x0, w0
+        .endm
+
+        .macro  REQUANTIZE_2_BY_4
+        ldr     x0, [sp, #MULTIPLIER]
+        ldr     x1, [sp, #MULTIPLIER_STEP]
+        ldrd    w0, w1, [x0]
+        add     x0, x1
+        ldr     x1, [sp, #OUTPUT_ZERO_POINT]
+        str     x0, [sp, #MULTIPLIER]
+        .irp    sum, r4, r5, r6, r7
+        smmlar  \sum, \sum, w0, x1
+        .endr
+        .irp    sum, r8, r9, r10, r11
+        smmlar  \sum, \sum, w1, x1
+        .endr
+        .endm
+
+        .macro  REQUANTIZE_4_BY_2
+        ldr     x0, [sp, #MULTIPLIER]
+        ldr     column, [sp, #OUTPUT_ZERO_POINT]
+        ldrd    w0, w1, [x0]
+        smmlar  r4, r4, w0, column
+        smmlar  r5, r5, w0, column
+        smmlar  r6, r6, w1, column
+        smmlar  r7, r7, w1, column
+        ldrd    w0, w1, [x0, #8]
+        smmlar  r8, r8, w0, column
+        smmlar  r9, r9, w0, column
+        smmlar  r10, r10, w1, column
+        smmlar  r11, r11, w1, column
+        ldr     x1, [sp, #MULTIPLIER_STEP]
+        add     x0, x0, x1, lsl #1
+        str     x0, [sp, #MULTIPLIER]
+        .endm
+
+        .macro  SATURATE bits
+        .irp    sum, r4, r5, r6, r7, r8, r9, r10, r11
+        usat    \sum, #\bits, \sum
+        .endr
+        .endm
+
+@ ---- Store ---------------------------------------------------------------------------------------------
+
+@ The outputs of a pixel lie PIXEL_BYTES behind those of the pixel before it. `store` is strb, strh
+@ or str.
+        .macro  STORE_4_PIXELS store, bytes
+        ldr     x0, [sp, #OUTPUT]
+        ldr     x1, [sp, #PIXEL_BYTES]
+        \store  r4, [x0]
+        \store  r5, [x0, x1]
+        add     column, x0, x1, lsl #1
+        \store  r6, [column]
+        \store  r7, [column, x1]
+        adds    x0, #\bytes
+        str     x0, [sp, #OUTPUT]
+        .endm
+
+        .macro  STORE_2_PIXELS store, bytes
+        ldr     x0, [sp, #OUTPUT]
+        ldr     x1, [sp, #PIXEL_BYTES]
+        \store  r5, [x0, x1]
+        \store  r4, [x0], #\bytes
+        str     x0, [sp, #OUTPUT]
+        .endm
+
+        .macro  JOIN_2_CHANNELS bits
+        orr     r4, r4, r8, lsl #\bits
+        orr     r5, r5, r9, lsl #\bits
+        orr     r6, r6, r10, lsl #\bits
+        orr     r7, r7, r11, lsl #\bits
+        .endm
+
+        .macro  JOIN_4_CHANNELS bits
+        orr     r4, r4, r6, lsl #\bits
+        orr     r5, r5, r7, lsl #\bits
+        orr     r4, r4, r8, lsl #2 * \bits
+        orr     r5, r5, r9, lsl #2 * \bits
+        orr     r4, r4, r10, lsl #3 * \bits
+        orr     r5, r5, r11, lsl #3 * \bits
+        .endm
+
+        .macro  STORE_2_BY_4_o8
+        JOIN_2_CHANNELS 8
+        STORE_4_PIXELS strh, 2
+        .endm
+
+        .macro  STORE_2_BY_4_o4
+        JOIN_2_CHANNELS 4
+        STORE_4_PIXELS strb, 1
+        .endm
+
+@ Two channels are half a byte: every second time it is completed.
+        .macro  STORE_2_BY_4_o2
+        JOIN_2_CHANNELS 2
+        ldr     x0, [sp, #HALF_BYTE]
+        eors    x0, x0, #1
+        str     x0, [sp, #HALF_BYTE]
+        bne     1f
+        ldr     x0, [sp, #OUTPUT]
+        ldr     x1, [sp, #PIXEL_BYTES]
+        ldrb    w0, [x0]
+        ldrb    w1, [x0, x1]
+        add     column, x0, x1, lsl #1
+        orr     r4, w0, r4, lsl #4
+        orr     r5, w1, r5, lsl #4
+        ldrb    w0, [column]
+        ldrb    w1, [column, x1]
+        orr     r6, w0, r6, lsl #4
+        orr     r7, w1, r7, lsl #4
+        STORE_4_PIXELS strb, 1
+        b       2f
+1:
+        STORE_4_PIXELS strb, 0
+2:
+        .endm
+
+        .macro  STORE_4_BY_2_o8
+        JOIN_4_CHANNELS 8
+        STORE_2_PIXELS str, 4
+        .endm
+
+        .macro  STORE_4_BY_2_o4
+        JOIN_4_CHANNELS 4
+        STORE_2_PIXELS strh, 2
+        .endm
+
+        .macro  STORE_4_BY_2_o2
+        JOIN_4_CHANNELS 2
+        STORE_2_PIXELS strb, 1
+        .endm
+
+@ ---- The functions --------------------------------------------------------------------------------------
+
+        .macro  CHANNEL_LOOP name, kind, shape, output_bits
+        .section .text.tfmix_conv2d_loop_\name, "ax", %progbits
+        .balign 4
+        .global tfmix_conv2d_loop_\name
+        .type   tfmix_conv2d_loop_\name, %function
+        .thumb_func
+tfmix_conv2d_loop_\name:
+        push    {r4-r11, lr}
+        sub     sp, #FRAME_BYTES
+        @ A copy of the struct, for the loop moves its pointers.
+        mov     lr, sp
+        ldm     r0!, {r1-r10}
+        stm     lr!, {r1-r10}
+        ldm     r0, {r1-r10}
+        stm     lr, {r1-r10}
+        @ The first turn begins where whole turns remain.
+        ldr     r1, [sp, #TILES]
+        negs    r1, r1
+        and     r1, r1, #TILES_PER_TURN - 1
+        adr     r2, .Lturn_\name
+        adr     r3, .Lturn_end_\name
+        subs    r3, r3, r2      @ TILES_PER_TURN times the size of a tile
+        muls    r1, r3, r1
+        add     r1, r2, r1, lsr #LOG2_TILES_PER_TURN
+        adds    r1, #1          @ Thumb
+        str     r1, [sp, #ENTRY]
+        .ifc    \output_bits, 2
+        movs    r1, #0
+        str     r1, [sp, #HALF_BYTE]
+        .endif
+        .ifc    \kind, w2a2
+        mov     r1, #0x30003000
+        add     r1, r1, #0x00030003
+        str     r1, [sp, #MASK]
+        .endif
+        ldr     weights, [sp, #WEIGHTS]
+.Lblock_\name:
+        BEGIN_\kind
+        ldr     column, [sp, #COLUMNS]
+        ldr     pc, [sp, #ENTRY]
+        .balign 4
+.Lturn_\name:
+        .rept   TILES_PER_TURN
+        TILE_\kind
+        .endr
+.Lturn_end_\name:
+        ldr     x0, [sp, #END]
+        cmp     column, x0
+        bne     .Lturn_\name
+        END_\kind .Lturn_\name
+        ldr     x0, [sp, #SHIFT_FACTOR]
+        cbz     x0, 3f
+        SHIFT_\shape
+3:
+        REQUANTIZE_\shape
+        SATURATE \output_bits
+        STORE_\shape\()_o\output_bits
+        ldr     x0, [sp, #WEIGHTS_END]
+        cmp     weights, x0
+        bne     .Lblock_\name
+        add     sp, #FRAME_BYTES
+        pop     {r4-r11, pc}
+        .size   tfmix_conv2d_loop_\name, . - tfmix_conv2d_loop_\name
+        .endm
+
+        .irp    bits, 8, 4, 2
+        CHANNEL_LOOP w8_o\bits, w8, 2_BY_4, \bits
+        CHANNEL_LOOP w4_o\bits, w4, 2_BY_4, \bits
+        CHANNEL_LOOP w2_o\bits, w2, 4_BY_2, \bits
+        CHANNEL_LOOP w2a2_o\bits, w2a2, 2_BY_4, \bits
+        .endr
+
+#endif

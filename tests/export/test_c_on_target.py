@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from integer_models import random_model
 from network_on_target import (
+    STACK_SIZE,
     build_firmware,
     compile_kernels,
     macs,
@@ -56,7 +57,7 @@ def test_outputs_on_the_board(board, model, tmp_path):
     calls = {f"tfmix_{lower(node, network.tensors).variant}" for node in network.nodes}
     assert set(firmware.variants) == calls
     assert macs(network) < outcome.instructions.min()
-    assert 0 < outcome.stack < 1024
+    assert 0 < outcome.stack <= STACK_SIZE
     assert outcome.layers == ()
 
 

@@ -66,9 +66,6 @@ class Depthwise {
     stage_ = reinterpret_cast<uint8_t*>(table_ + kGroup * row_.weight_step);
 
     piece_.image = input;
-    piece_.zero_point = p.input_zero_point;
-    piece_.rows = rows.input;
-    piece_.columns = columns.input;
     piece_.row_step = rows.input_step;
     piece_.column_step = columns.input_step;
     piece_.pair_step = rows.kernel;
@@ -113,25 +110,44 @@ class Depthwise {
     const DepthwiseAxis& rows = axes_.rows;
     const DepthwiseAxis& columns = axes_.columns;
     const int32_t whole_blocks = kBlock * BlocksOf(count);
-    piece_.first = begin * columns.stride - columns.pad;
-    piece_.pairs = Pairs(whole_blocks);
     row_.out = stage_;
     row_.end = stage_ + kGroup * whole_blocks;
     row_.back = kGroup * whole_blocks - 1;
 
+    const int32_t origin = begin * columns.stride - columns.pad;
+    const int32_t pairs = Pairs(whole_blocks);
+    piece_.first = std::max(origin, int32_t{0});
+    piece_.place = piece_.first - origin;
+    piece_.count = std::min(2 * pairs - piece_.place, columns.input - piece_.first);
+    // The padding on all sides but the bottom. Rows of the image leave it as it is.
+    std::fill_n(ring_, kGroup * piece_.channel_step, ZeroPoints());
+
     int32_t index = begin * columns.output_step + group_.first;
-    int32_t next = -rows.pad;  // input row to be expanded
-    int32_t place = 0;         // where in the ring
     int32_t window = -rows.pad;
+    int32_t next = window;  // input row to be expanded
+    int32_t place = 0;      // where in the ring
     for (int32_t y = 0; y < rows.output; ++y, window += rows.stride, index += rows.output_step) {
       for (next = std::max(next, window); next < window + rows.kernel; ++next) {
-        variant_.expand_row(piece_, next, ring_ + place);
+        if (next >= rows.input) {
+          FillRow(ring_ + place, pairs);
+        } else if (next >= 0) {
+          variant_.expand_row(piece_, next, ring_ + place);
+        }
         if (++place == rows.kernel) place = 0;
       }
       // The oldest row is the window's first, and lies where the next one will go.
       row_.weights = table_ + (place == 0 ? 0 : rows.kernel - place) * taps_.count;
       dot_(row_);
       variant_.store_row(group_, stage_, count, index, columns.output_step, output_);
+    }
+  }
+
+  Int16Pair ZeroPoints() const { return static_cast<uint32_t>(p_.input_zero_point) * 0x10001u; }
+
+  // A row of padding.
+  void FillRow(Int16Pair* ring, int32_t pairs) const {
+    for (int32_t channel = 0; channel < kGroup; ++channel, ring += piece_.channel_step) {
+      for (int32_t i = 0; i < pairs; ++i) ring[i * piece_.pair_step] = ZeroPoints();
     }
   }
 
@@ -158,9 +174,9 @@ class Depthwise {
 
 }  // namespace
 
-void DepthwiseConv2d(const DepthwiseVariant& variant, const tfmix_conv_params& params,
-                     const uint8_t* input, const uint8_t* constants, uint8_t* output,
-                     uint32_t* scratch) {
+TFMIX_FOR_SIZE void DepthwiseConv2d(const DepthwiseVariant& variant,
+                                    const tfmix_conv_params& params, const uint8_t* input,
+                                    const uint8_t* constants, uint8_t* output, uint32_t* scratch) {
   Depthwise(variant, params, input, constants, output, scratch).Run();
 }
 

@@ -195,27 +195,28 @@ __attribute__((naked, noinline)) void Dot3x3(const GroupRow&) {
 
 // Windows of any size and stride.
 template <int kOutputBits>
-void DotAny(const GroupRow& row) {
-  const int32_t rows = row.rows;
-  const int32_t step1 = row.stride / 2 * rows;  // from the first to the second output's columns
-  const int32_t step2 = row.stride * rows;
-  const int32_t step3 = 3 * row.stride / 2 * rows;
+void DotAny(const GroupRow& group_row) {
+  const GroupRow row = group_row;  // which the bytes that are written cannot change
+  const int32_t step1 = (row.stride >> 1) * row.rows;  // from the first output to the second
+  const int32_t step2 = row.stride * row.rows;
+  const int32_t step3 = (3 * row.stride >> 1) * row.rows;
   uint8_t* channel_out = row.out;
   const Int16Pair* weights = row.weights;
   for (const OutputChannel* c = row.channel; c != row.last_channel; ++c, ++channel_out) {
+    const OutputChannel channel = *c;
     const auto output = [&](int32_t sum) {
       const uint32_t value =
-          (static_cast<uint32_t>(sum) << row.left_shift) + static_cast<uint32_t>(c->bias);
-      return static_cast<uint8_t>(
-          Usat<kOutputBits>(Smmlar(static_cast<int32_t>(value), c->multiplier, row.zero_point)));
+          (static_cast<uint32_t>(sum) << row.left_shift) + static_cast<uint32_t>(channel.bias);
+      return static_cast<uint8_t>(Usat<kOutputBits>(
+          Smmlar(static_cast<int32_t>(value), channel.multiplier, row.zero_point)));
     };
-    const Int16Pair* ring = c->ring;
+    const Int16Pair* ring = channel.ring;
     for (uint8_t* out = channel_out; out < row.end; out += kBlock * kGroup, ring += 2 * step2) {
       int32_t sum0 = 0, sum1 = 0, sum2 = 0, sum3 = 0;
       const Int16Pair* taps = weights;
-      for (int32_t i = 0; i < rows; ++i) {
+      for (int32_t i = 0; i < row.rows; ++i) {
         const Int16Pair* x = ring + i;
-        for (int32_t left = row.pairs; left != 0; --left, x += rows, taps += kParities) {
+        for (int32_t left = row.pairs; left != 0; --left, x += row.rows, taps += kParities) {
           const Int16Pair even = taps[0], odd = taps[1];
           sum0 = Smlad(even, x[0], sum0);
           sum1 = Smlad(odd, x[step1], sum1);

@@ -44,7 +44,7 @@ inline uint32_t LoadBytes(const uint8_t* data) {
 
 // Up to four elements from any bit on. Above them lies what shares their last byte.
 template <int kBits>
-inline uint32_t LoadBits(const uint8_t* data, int32_t first, int32_t count) {
+TFMIX_FOR_SIZE uint32_t LoadBits(const uint8_t* data, int32_t first, int32_t count) {
   const int32_t offset = BitOffset<kBits>(first);
   data += first / kPerByte<kBits>;
   uint32_t packed = 0;
@@ -76,65 +76,62 @@ inline void PairUp(uint32_t a, uint32_t b, Int16Pair* pairs) {
 
 // ---- Input --------------------------------------------------------------------------------------
 
-// The columns of an image that a piece of the output needs, and where they go in the ring.
+// The image columns that a piece of the output needs, and their places in the ring. Place 2 * i and
+// 2 * i + 1 of channel k are the halves of the pair at i * pair_step + k * channel_step.
 struct ImagePiece {
   const uint8_t* image;
   ChannelGroup group;
-  int32_t zero_point;
-  int32_t rows, columns;  // size of the image
   int32_t row_step, column_step;
-  int32_t first;                    // column, negative in the padding
-  int32_t pairs;                    // of columns
-  int32_t pair_step, channel_step;  // in the ring
+  int32_t first;  // column
+  int32_t place;  // of the first column; before it lies padding
+  int32_t count;  // of columns
+  int32_t pair_step, channel_step;
 };
 
-// Pair i of channel k of a row goes to ring[i * pair_step + k * channel_step]. Outside the image
-// there are zero points.
+// The columns of image row `row` into their places. The padding is already there.
 template <int kBits>
 void ExpandRow(const ImagePiece& piece, int32_t row, Int16Pair* ring) {
-  const uint32_t padding =
-      static_cast<uint32_t>(piece.zero_point) * (UINT32_MAX / kMaxLevel<kBits>);
-  const bool fills_bytes = FillsBytes<kBits>(piece.group);
-  const bool is_inside = row >= 0 && row < piece.rows;
-  const int32_t width = is_inside ? piece.columns : 0;
-  const int32_t begin = is_inside ? row * piece.row_step + piece.group.first : 0;
-  const int32_t step = piece.column_step;
-  const auto load = [&](int32_t column) {
-    if (column < 0 || column >= width) return padding;
-    const int32_t index = begin + column * step;
-    return fills_bytes ? LoadBytes<kBits>(piece.image + index / kPerByte<kBits>)
-                       : LoadBits<kBits>(piece.image, index, piece.group.count);
-  };
   const int32_t pair_step = piece.pair_step, channel_step = piece.channel_step;
-  const int32_t last_channel = 3 * channel_step;
-  const auto write = [&](uint32_t left, uint32_t right) {
-    Int16Pair pairs[kGroup];
-    PairUp<kBits>(left, right, pairs);
-    ring[0] = pairs[0];
-    ring[channel_step] = pairs[1];
-    ring[2 * channel_step] = pairs[2];
-    ring[last_channel] = pairs[3];
-    ring += pair_step;
+  const int32_t step = piece.column_step;
+  int32_t index = row * piece.row_step + piece.first * step + piece.group.first;
+  int32_t count = piece.count;
+  Int16Pair* out = ring + (piece.place >> 1) * pair_step;
+  // One half of the pairs at `out`.
+  const auto write_half = [&](bool second, uint32_t packed) {
+    Int16Pair values[kGroup];
+    PairUp<kBits>(packed, 0, values);
+    auto* half = reinterpret_cast<uint8_t*>(out) + (second ? sizeof(int16_t) : 0);
+    for (int32_t k = 0; k < kGroup; ++k) {
+      std::memcpy(half + k * channel_step * kPairBytes, &values[k], sizeof(int16_t));
+    }
   };
 
-  int32_t column = piece.first;
-  for (int32_t left = piece.pairs; left > 0;) {
-    const int32_t inside = std::min(left, (width - column) >> 1);
-    if (fills_bytes && column >= 0 && inside > 0) {
-      const int32_t pixel = step / kPerByte<kBits>;  // in bytes
-      const uint8_t* in = piece.image + (begin + column * step) / kPerByte<kBits>;
-#pragma GCC unroll 2
-      for (int32_t i = inside; i != 0; --i, in += 2 * pixel) {
-        write(LoadBytes<kBits>(in), LoadBytes<kBits>(in + pixel));
-      }
-      column += 2 * inside;
-      left -= inside;
-    } else {
-      write(load(column), load(column + 1));
-      column += 2;
-      --left;
+  if (!FillsBytes<kBits>(piece.group)) {
+    for (bool second = (piece.place & 1) != 0; count != 0; --count, index += step) {
+      write_half(second, LoadBits<kBits>(piece.image, index, piece.group.count));
+      if (second) out += pair_step;
+      second = !second;
     }
+    return;
   }
+
+  const uint8_t* in = piece.image + index / kPerByte<kBits>;
+  const int32_t pixel = step / kPerByte<kBits>;  // in bytes
+  if ((piece.place & 1) != 0) {
+    write_half(true, LoadBytes<kBits>(in));
+    in += pixel, out += pair_step, --count;
+  }
+  const int32_t last_channel = 3 * channel_step;
+#pragma GCC unroll 2
+  for (int32_t i = count >> 1; i > 0; --i, in += 2 * pixel, out += pair_step) {
+    Int16Pair pairs[kGroup];
+    PairUp<kBits>(LoadBytes<kBits>(in), LoadBytes<kBits>(in + pixel), pairs);
+    out[0] = pairs[0];
+    out[channel_step] = pairs[1];
+    out[2 * channel_step] = pairs[2];
+    out[last_channel] = pairs[3];
+  }
+  if ((count & 1) != 0) write_half(false, LoadBytes<kBits>(in));
 }
 
 // ---- Weights ------------------------------------------------------------------------------------
@@ -157,8 +154,9 @@ struct TapPairs {
 // The pairs of all window rows of four channels, twice over; channel k from
 // table[k * channel_step] on. Taps outside the window are zero.
 template <int kBits>
-void ExpandWeights(const DepthwiseAxes& axes, const ChannelGroup& group, const PackedWeights& w,
-                   const TapPairs& taps, int32_t channel_step, Int16Pair* table) {
+TFMIX_FOR_SIZE void ExpandWeights(const DepthwiseAxes& axes, const ChannelGroup& group,
+                                  const PackedWeights& w, const TapPairs& taps,
+                                  int32_t channel_step, Int16Pair* table) {
   const bool fills_bytes = FillsBytes<kBits>(group);
   Int16Pair zero_points[kGroup] = {};
   for (int32_t k = 0; k < group.count; ++k) {
@@ -206,27 +204,32 @@ inline uint32_t PackFour(uint32_t bytes) {
   return bytes;
 }
 
-// `count` pixels of four bytes each, of which the first group.count count. They go to element
-// `index` of the output and, `step` elements apart, behind it.
+// Pixels of four bytes each, of which the first group.count count, go to element `index` of the
+// output and, `step` elements apart, behind it.
 template <int kBits>
-void StoreRow(const ChannelGroup& group, const uint8_t* stage, int32_t count, int32_t index,
-              int32_t step, uint8_t* output) {
-  if (FillsBytes<kBits>(group)) {
-    const int32_t pixel = step / kPerByte<kBits>;  // in bytes
-    uint8_t* out = output + index / kPerByte<kBits>;
-#pragma GCC unroll 4
-    for (int32_t i = count; i != 0; --i, out += pixel, stage += kGroup) {
-      const uint32_t packed = PackFour<kBits>(LoadWord(stage));
-      std::memcpy(out, &packed, kGroup * kBits / 8);
-    }
-    return;
-  }
-  for (int32_t i = count; i != 0; --i, index += step, stage += kGroup) {
+TFMIX_FOR_SIZE void StoreBits(const ChannelGroup& group, const uint8_t* stage, int32_t count,
+                              int32_t index, int32_t step, uint8_t* output) {
+  for (; count != 0; --count, index += step, stage += kGroup) {
     for (int32_t k = 0; k < group.count; ++k) {
       uint8_t& byte = output[(index + k) / kPerByte<kBits>];
       const int32_t shift = BitOffset<kBits>(index + k);
       byte = static_cast<uint8_t>((byte & ~(kMaxLevel<kBits> << shift)) | (stage[k] << shift));
     }
+  }
+}
+
+template <int kBits>
+void StoreRow(const ChannelGroup& group, const uint8_t* stage, int32_t count, int32_t index,
+              int32_t step, uint8_t* output) {
+  if (!FillsBytes<kBits>(group)) {
+    return StoreBits<kBits>(group, stage, count, index, step, output);
+  }
+  step /= kPerByte<kBits>;
+  uint8_t* out = output + index / kPerByte<kBits>;
+#pragma GCC unroll 4
+  for (; count != 0; --count, out += step, stage += kGroup) {
+    const uint32_t packed = PackFour<kBits>(LoadWord(stage));
+    std::memcpy(out, &packed, kGroup * kBits / 8);
   }
 }
 

@@ -15,6 +15,8 @@ COMPILER = shutil.which(os.environ.get("CXX", "g++"))
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 CASES_PER_VARIANT = 100  # drawn from the valid ones, and as many with hostile parameters
 VARIANTS = 217
+#: The path that a host takes, and the one of Cortex-M with what its instructions do said in C++.
+PATHS = {"portable": (), "dsp": ("-DTFMIX_EMULATE_DSP",)}
 
 
 def run(*command: str | Path) -> str:
@@ -23,10 +25,10 @@ def run(*command: str | Path) -> str:
     return done.stdout
 
 
-def build(directory: Path) -> Path:
+def build(directory: Path, defines: tuple[str, ...]) -> Path:
     def compile_one(source: Path) -> Path:
         target = directory / f"{source.stem}.o"
-        flags = ["-std=c++17", "-O1", "-g1", "-Wall", "-Wextra", "-Werror", *SANITIZE]
+        flags = ["-std=c++17", "-O1", "-g1", "-Wall", "-Wextra", "-Werror", *SANITIZE, *defines]
         run(COMPILER, *flags, f"-I{KERNELS / 'include'}", "-c", source, "-o", target)
         return target
 
@@ -39,7 +41,8 @@ def build(directory: Path) -> Path:
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
-def test_every_variant_on_random_and_hostile_parameters(tmp_path):
-    program = build(tmp_path)
+@pytest.mark.parametrize("path", PATHS)
+def test_every_variant_on_random_and_hostile_parameters(path, tmp_path):
+    program = build(tmp_path, PATHS[path])
     expected = 2 * CASES_PER_VARIANT * VARIANTS
     assert run(program, str(CASES_PER_VARIANT), "1") == f"{expected} cases\n"

@@ -54,24 +54,21 @@ TFMIX_FOR_SIZE uint32_t LoadBits(const uint8_t* data, int32_t first, int32_t cou
   return packed >> offset;
 }
 
-// Four packed elements `a` and four packed elements `b` -> pairs[k] = {a[k], b[k]}.
+// A pair for each channel of a group.
+struct FourPairs {
+  Int16Pair k0, k1, k2, k3;
+};
+
+// Four packed elements `a` and four packed elements `b` -> {a[k], b[k]}.
 template <int kBits>
-inline void PairUp(uint32_t a, uint32_t b, Int16Pair* pairs) {
+inline FourPairs PairUp(uint32_t a, uint32_t b) {
+  const uint32_t low = LowHalves(a, b);
   if constexpr (kBits == 8) {
-    const uint32_t low = LowHalves(a, b);
     const uint32_t high = HighHalves(a, b);
-    pairs[0] = Uxtb16(low);
-    pairs[1] = Uxtb16Ror8(low);
-    pairs[2] = Uxtb16(high);
-    pairs[3] = Uxtb16Ror8(high);
-  } else {
-    const uint32_t mask = InRegister(kMaxLevel<kBits> * 0x10001u);
-    const uint32_t both = LowHalves(a, b);
-    pairs[0] = both & mask;
-    pairs[1] = both >> kBits & mask;
-    pairs[2] = both >> 2 * kBits & mask;
-    pairs[3] = both >> 3 * kBits & mask;
+    return {Uxtb16(low), Uxtb16Ror8(low), Uxtb16(high), Uxtb16Ror8(high)};
   }
+  const uint32_t mask = InRegister(kMaxLevel<kBits> * 0x10001u);
+  return {low & mask, low >> kBits & mask, low >> 2 * kBits & mask, low >> 3 * kBits & mask};
 }
 
 // ---- Input --------------------------------------------------------------------------------------
@@ -97,20 +94,23 @@ void ExpandRow(const ImagePiece& piece, int32_t row, Int16Pair* ring) {
   int32_t count = piece.count;
   Int16Pair* out = ring + (piece.place >> 1) * pair_step;
   // One half of the pairs at `out`.
-  const auto write_half = [&](bool second, uint32_t packed) {
-    Int16Pair values[kGroup];
-    PairUp<kBits>(packed, 0, values);
-    auto* half = reinterpret_cast<uint8_t*>(out) + (second ? sizeof(int16_t) : 0);
-    for (int32_t k = 0; k < kGroup; ++k) {
-      std::memcpy(half + k * channel_step * kPairBytes, &values[k], sizeof(int16_t));
-    }
+  const int32_t last_channel = 3 * channel_step;
+  // One half of the pairs at `out`.
+  const auto write_half = [&](int32_t half, uint32_t packed) {
+    const FourPairs values = PairUp<kBits>(packed, 0);
+    const auto write = [&](Int16Pair* pair, Int16Pair value) {
+      std::memcpy(reinterpret_cast<int16_t*>(pair) + half, &value, sizeof(int16_t));
+    };
+    write(out, values.k0);
+    write(out + channel_step, values.k1);
+    write(out + 2 * channel_step, values.k2);
+    write(out + last_channel, values.k3);
   };
 
   if (!FillsBytes<kBits>(piece.group)) {
-    for (bool second = (piece.place & 1) != 0; count != 0; --count, index += step) {
-      write_half(second, LoadBits<kBits>(piece.image, index, piece.group.count));
-      if (second) out += pair_step;
-      second = !second;
+    for (int32_t half = piece.place & 1; count != 0; --count, index += step, half ^= 1) {
+      write_half(half, LoadBits<kBits>(piece.image, index, piece.group.count));
+      out += half * pair_step;
     }
     return;
   }
@@ -118,20 +118,17 @@ void ExpandRow(const ImagePiece& piece, int32_t row, Int16Pair* ring) {
   const uint8_t* in = piece.image + index / kPerByte<kBits>;
   const int32_t pixel = step / kPerByte<kBits>;  // in bytes
   if ((piece.place & 1) != 0) {
-    write_half(true, LoadBytes<kBits>(in));
+    write_half(1, LoadBytes<kBits>(in));
     in += pixel, out += pair_step, --count;
   }
-  const int32_t last_channel = 3 * channel_step;
-#pragma GCC unroll 2
   for (int32_t i = count >> 1; i > 0; --i, in += 2 * pixel, out += pair_step) {
-    Int16Pair pairs[kGroup];
-    PairUp<kBits>(LoadBytes<kBits>(in), LoadBytes<kBits>(in + pixel), pairs);
-    out[0] = pairs[0];
-    out[channel_step] = pairs[1];
-    out[2 * channel_step] = pairs[2];
-    out[last_channel] = pairs[3];
+    const FourPairs pairs = PairUp<kBits>(LoadBytes<kBits>(in), LoadBytes<kBits>(in + pixel));
+    out[0] = pairs.k0;
+    out[channel_step] = pairs.k1;
+    out[2 * channel_step] = pairs.k2;
+    out[last_channel] = pairs.k3;
   }
-  if ((count & 1) != 0) write_half(false, LoadBytes<kBits>(in));
+  if ((count & 1) != 0) write_half(0, LoadBytes<kBits>(in));
 }
 
 // ---- Weights ------------------------------------------------------------------------------------
@@ -154,16 +151,15 @@ struct TapPairs {
 // The pairs of all window rows of four channels, twice over; channel k from
 // table[k * channel_step] on. Taps outside the window are zero.
 template <int kBits>
-TFMIX_FOR_SIZE void ExpandWeights(const DepthwiseAxes& axes, const ChannelGroup& group,
+void ExpandWeights(const DepthwiseAxes& axes, const ChannelGroup& group,
                                   const PackedWeights& w, const TapPairs& taps,
                                   int32_t channel_step, Int16Pair* table) {
   const bool fills_bytes = FillsBytes<kBits>(group);
-  Int16Pair zero_points[kGroup] = {};
-  for (int32_t k = 0; k < group.count; ++k) {
-    const int32_t zero_point = w.zero_points[w.per_channel ? group.first + k : 0];
-    zero_points[k] = static_cast<uint32_t>(zero_point & kMaxLevel<kBits>) * 0x10001u
-                     << w.left_shift;
-  }
+  const auto zero_point = [&](int32_t k) {
+    const int32_t value = w.zero_points[w.per_channel && k < group.count ? group.first + k : 0];
+    return static_cast<uint32_t>(value & kMaxLevel<kBits>) * 0x10001u << w.left_shift;
+  };
+  const FourPairs zero_points = {zero_point(0), zero_point(1), zero_point(2), zero_point(3)};
   const int32_t width = axes.columns.kernel;
   const int32_t copy = axes.rows.kernel * taps.count;
   for (int32_t row = 0; row < axes.rows.kernel; ++row) {
@@ -178,12 +174,16 @@ TFMIX_FOR_SIZE void ExpandWeights(const DepthwiseAxes& axes, const ChannelGroup&
       uint32_t mask = 0, first = 0, second = 0;
       if (tap >= 0 && tap < width) mask |= 0xFFFF, first = load(tap);
       if (tap + 1 < width) mask |= 0xFFFF0000, second = load(tap + 1);
-      Int16Pair pairs[kGroup];
-      PairUp<kBits>(first, second, pairs);
+      const FourPairs pairs = PairUp<kBits>(first, second);
       Int16Pair* out = table;
-      for (int32_t k = 0; k < kGroup; ++k, out += channel_step) {
-        out[0] = out[copy] = Ssub16(pairs[k] << w.left_shift, zero_points[k]) & mask;
-      }
+      const auto write = [&](Int16Pair pair, Int16Pair zero_point) {
+        out[0] = out[copy] = Ssub16(pair << w.left_shift, zero_point) & mask;
+        out += channel_step;
+      };
+      write(pairs.k0, zero_points.k0);
+      write(pairs.k1, zero_points.k1);
+      write(pairs.k2, zero_points.k2);
+      write(pairs.k3, zero_points.k3);
     }
   }
 }
@@ -226,7 +226,7 @@ void StoreRow(const ChannelGroup& group, const uint8_t* stage, int32_t count, in
   }
   step /= kPerByte<kBits>;
   uint8_t* out = output + index / kPerByte<kBits>;
-#pragma GCC unroll 4
+#pragma GCC unroll 2
   for (; count != 0; --count, out += step, stage += kGroup) {
     const uint32_t packed = PackFour<kBits>(LoadWord(stage));
     std::memcpy(out, &packed, kGroup * kBits / 8);

@@ -11,9 +11,9 @@
 // operator may resize what it writes, again before every run.
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <new>
-#include <vector>
 
 #include "tflite_abi.h"
 #include "tfmix/kernels.h"
@@ -32,18 +32,40 @@ using tflite::Tensor;
 
 constexpr char kPrefix[] = "TFMIX_";
 
+// An array on the heap that does not grow. std::vector would add its own functions to those that
+// the library exports.
+template <typename T>
+class Array {
+ public:
+  Array() = default;
+  explicit Array(size_t size) : items_(new T[size]()), size_(size) {}
+  explicit Array(const IntArray& other) : Array(static_cast<size_t>(other.size)) {
+    for (size_t i = 0; i < size_; ++i) items_[i] = other.data[i];
+  }
+
+  size_t size() const { return size_; }
+  T* data() { return items_.get(); }
+  const T* data() const { return items_.get(); }
+  T& operator[](size_t i) { return items_[i]; }
+  const T& operator[](size_t i) const { return items_[i]; }
+
+ private:
+  std::unique_ptr<T[]> items_;
+  size_t size_ = 0;
+};
+
 // ---- Kernels behind one signature ---------------------------------------------------------------
 
 // What prepare says of the buffers. The operands are what the operator lists as its inputs, in that
 // order: activations, then constants.
 struct BufferSizes {
-  std::vector<int32_t> operands;
+  Array<int32_t> operands;
   int32_t output;
   int32_t scratch;
 };
 
 using Operands = const uint8_t* const*;
-using Words = std::vector<int32_t>;
+using Words = Array<int32_t>;
 
 // Reads parameters from options and has them checked. nullptr, or what is wrong.
 using ReadFunction = const char* (*)(OptionsReader&, const tfmix_variant&, Words* params,
@@ -59,17 +81,17 @@ template <typename Params,
 struct Reader<kPrepare> {
   static const char* Read(OptionsReader& reader, const tfmix_variant& bits, Words* params,
                           BufferSizes* sizes) {
-    params->resize(sizeof(Params) / sizeof(int32_t));
+    *params = Words(sizeof(Params) / sizeof(int32_t));
     const OptionsStatus read = reader.Read(params->data(), params->size());
     if (read != OptionsStatus::kOk) return OptionsMessage(read);
     tfmix_sizes found;
     const auto* p = reinterpret_cast<const Params*>(params->data());
     const tfmix_status status = kPrepare(p, &bits, &found);
     if (status != TFMIX_OK) return tfmix_status_message(status);
-    *sizes = {{found.input}, found.output, found.scratch};
-    for (const int32_t size : {found.second_input, found.constants}) {
-      if (size != 0) sizes->operands.push_back(size);
-    }
+    const int32_t second = found.constants != 0 ? found.constants : found.second_input;
+    *sizes = {Array<int32_t>(second != 0 ? 2 : 1), found.output, found.scratch};
+    sizes->operands[0] = found.input;
+    if (second != 0) sizes->operands[1] = second;
     return nullptr;
   }
 };
@@ -89,19 +111,20 @@ struct Reader<tfmix_concatenate_prepare> {
 
   static const char* Read(OptionsReader& reader, const tfmix_variant& bits, Words* params,
                           BufferSizes* sizes) {
-    params->resize(kHead);
-    OptionsStatus read = reader.Read(params->data(), kHead);
+    tfmix_concatenate_params head;
+    OptionsStatus read = reader.Read(&head);
     if (read != OptionsStatus::kOk) return OptionsMessage(read);
-    const int32_t count = Head(*params)->input_count;
+    const int32_t count = head.input_count;
     const size_t most = reader.left() / sizeof(tfmix_concatenate_input);
     if (count < 1 || static_cast<size_t>(count) > most) {
       return OptionsMessage(OptionsStatus::kTooShort);
     }
-    params->resize(kHead + kItem * count);
+    *params = Words(kHead + kItem * count);
+    std::memcpy(params->data(), &head, sizeof(head));
     read = reader.Read(params->data() + kHead, kItem * count);
     if (read != OptionsStatus::kOk) return OptionsMessage(read);
     tfmix_sizes found;
-    sizes->operands.resize(count);
+    sizes->operands = Array<int32_t>(count);
     const tfmix_status status = tfmix_concatenate_prepare(Head(*params), Items(*params), count,
                                                           &bits, sizes->operands.data(), &found);
     if (status != TFMIX_OK) return tfmix_status_message(status);
@@ -214,9 +237,7 @@ class Call {
  public:
   // `node`: as the file has it. What is wrong with it is kept for Prepare to say.
   Call(const Variant& variant, const Node& node)
-      : variant_(variant),
-        operands_(node.inputs->data, node.inputs->data + node.inputs->size),
-        outputs_(node.outputs->data, node.outputs->data + node.outputs->size) {
+      : variant_(variant), operands_(*node.inputs), outputs_(*node.outputs) {
     problem_ = Read(node);
   }
 
@@ -262,7 +283,7 @@ class Call {
     if (problem != nullptr) return problem;
     if (operands_.size() != sizes_.operands.size()) return "it has another number of inputs";
     if (outputs_.size() != 1) return "it has another number of outputs";
-    addresses_.resize(operands_.size());
+    addresses_ = Array<const uint8_t*>(operands_.size());
     return nullptr;
   }
 
@@ -300,11 +321,11 @@ class Call {
   }
 
   const Variant& variant_;
-  const std::vector<int32_t> operands_, outputs_;  // indices of tensors
+  const Array<int32_t> operands_, outputs_;  // indices of tensors
   const char* problem_ = nullptr;
   Words params_;
   BufferSizes sizes_ = {};
-  std::vector<const uint8_t*> addresses_;
+  Array<const uint8_t*> addresses_;
   std::unique_ptr<uint8_t[]> scratch_;
 };
 
@@ -361,18 +382,19 @@ bool LayoutIsPlausible(const Context& context, const Node& node) {
   return true;
 }
 
-// An operator of ours in the file.
+// An operator of the file: of ours, unless `variant` is nullptr.
 struct Found {
   int32_t index;
   const Variant* variant;
 };
 
-// Lists the operators of ours. They must stand in an order in which they can run, each tensor
+// Lists the operators. Ours must stand in an order in which they can run, each tensor
 // written once and before it is read: interpreters take that for granted.
-Status Find(Context* context, std::vector<Found>* result) {
+Status Find(Context* context, Array<Found>* result) {
   IntArray* plan = nullptr;
   if (context->GetExecutionPlan(context, &plan) != tflite::kOk) return tflite::kError;
-  std::vector<bool> read(context->tensors_size), written(context->tensors_size);
+  *result = Array<Found>(plan->size);
+  Array<bool> read(context->tensors_size), written(context->tensors_size);
   for (int32_t i = 0; i < plan->size; ++i) {
     Node* node = nullptr;
     Registration* registration = nullptr;
@@ -404,16 +426,18 @@ Status Find(Context* context, std::vector<Found>* result) {
         (writes ? written : read)[tensor] = true;
       }
     }
-    result->push_back({plan->data[i], variant});
+    (*result)[i] = {plan->data[i], variant};
   }
   return tflite::kOk;
 }
 
 // Takes over every operator of ours.
 Status Apply(Context* context, Delegate* delegate) {
-  std::vector<Found> operators;
+  Array<Found> operators;
   if (Find(context, &operators) != tflite::kOk) return tflite::kError;
-  for (const Found& found : operators) {
+  for (size_t i = 0; i < operators.size(); ++i) {
+    const Found& found = operators[i];
+    if (found.variant == nullptr) continue;
     Registration registration = {};
     registration.init = Init;
     registration.free = Free;

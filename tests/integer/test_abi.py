@@ -96,4 +96,5 @@ def test_the_library_exports_nothing_else():
     expected = {f"tfmix_{name}" for name in abi.all_variants()}
     expected |= {f"tfmix_{kernel.value}_prepare" for kernel in Kernel}
     expected |= {"tfmix_status_message", "tfmix_host_fields", "tfmix_host_variants"}
+    expected |= {"tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate"}
     assert set(symbols) == expected

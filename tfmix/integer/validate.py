@@ -190,21 +190,37 @@ def _check_weights(node: IntegerNode, shape: tuple[int, ...], oc: int) -> None:
     _expect_range(node, "left_shift", w.left_shift, 0, 31)
 
 
+def _check_sums(node: IntegerNode, values: np.ndarray, input_bits: int) -> None:
+    """Whatever the input, (acc << left_shift) + bias fits int32. values: [oc, products]."""
+    w: IntegerWeights = node.weights
+    factors = values.astype(np.int32) - w.zero_point.astype(np.int32).reshape(-1, 1)
+    largest = max_level(input_bits) << w.left_shift
+    highest = np.maximum(factors, 0).sum(axis=1, dtype=np.int64)
+    lowest = np.minimum(factors, 0).sum(axis=1, dtype=np.int64)
+    for sums in (lowest, highest):
+        for channel, (total, bias) in enumerate(zip(sums.tolist(), w.bias.tolist(), strict=True)):
+            what = f"sum of output channel {channel}"
+            _expect_range(node, what, total * largest + bias, INT32_MIN, INT32_MAX)
+
+
 def _check_conv2d(node: IntegerNode, inputs: _Quants, output: QuantParams) -> None:
     ic, oc = node.input_shapes[0][2], node.output_shape[2]
     _check_weights(node, (oc, *node.window.kernel, ic), oc)
+    _check_sums(node, node.weights.values.reshape(oc, -1), inputs[0].bits)
 
 
 def _check_depthwise(node: IntegerNode, inputs: _Quants, output: QuantParams) -> None:
     ic, oc = node.input_shapes[0][2], node.output_shape[2]
     _expect(node, "output channels modulo input channels", oc % ic, 0)
     _check_weights(node, (*node.window.kernel, oc), oc)
+    _check_sums(node, node.weights.values.reshape(-1, oc).T, inputs[0].bits)
 
 
 def _check_fully_connected(node: IntegerNode, inputs: _Quants, output: QuantParams) -> None:
     oc = node.output_shape[2]
     _expect(node, "output shape", node.output_shape, (1, 1, oc))
     _check_weights(node, (oc, math.prod(node.input_shapes[0])), oc)
+    _check_sums(node, node.weights.values, inputs[0].bits)
 
 
 def _check_add(node: IntegerNode, inputs: _Quants, output: QuantParams) -> None:

@@ -17,7 +17,7 @@ ALLOWED = {
     "policy": {"errors", "ir", "budget"},
     "fakequant": {"errors", "ir", "frontend", "policy"},
     "integer": {"errors", "ir", "frontend", "policy", "fakequant"},
-    "export": {"errors", "ir", "policy", "integer"},
+    "export": {"errors", "ir", "policy", "integer", "version"},
     "report": {"errors", "ir", "policy"},
 }
 

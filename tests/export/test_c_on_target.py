@@ -34,20 +34,18 @@ def model() -> tfmix.IntegerModel:
     return tfmix.IntegerModel(random_model(SEED, NODES))
 
 
-def kernels_of(model: tfmix.IntegerModel, board: Board, directory: Path) -> list[Path]:
-    """Only the variants that the network calls, which takes seconds less."""
-    *_, variants = tfmix.export_c(model, directory, name="network")
-    return compile_kernels(board, directory / "kernels", ["-include", str(variants)])
-
-
 @pytest.fixture(scope="module")
-def kernels(model, tmp_path_factory) -> list[Path]:
-    return kernels_of(model, M7, tmp_path_factory.mktemp("cortex-m7"))
+def kernels(model, tmp_path_factory) -> dict[Board, list[Path]]:
+    """By board. Only the variants that the network calls, which saves seconds."""
+    directory = tmp_path_factory.mktemp("kernels")
+    *_, variants = tfmix.export_c(model, directory, name="network")
+    flags = ["-include", str(variants)]
+    return {board: compile_kernels(board, directory / board.cpu, flags) for board in BOARDS}
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.cpu)
-def test_outputs_on_the_board(board, model, tmp_path):
-    firmware = build_firmware(model, kernels_of(model, board, tmp_path), board, tmp_path)
+def test_outputs_on_the_board(board, model, kernels, tmp_path):
+    firmware = build_firmware(model, kernels[board], board, tmp_path)
     rng = np.random.default_rng(0)
     q = rng.integers(0, 256, (3, *model.input_shape), np.uint8)
     outcome = run_firmware(firmware, q)
@@ -67,19 +65,19 @@ def test_outputs_on_the_board(board, model, tmp_path):
 )
 def test_what_exceeds_the_budget_does_not_link(budget, region, model, kernels, tmp_path):
     with pytest.raises(RuntimeError, match=f"region `{region}' overflowed"):
-        build_firmware(model, kernels, M7, tmp_path, budget)
+        build_firmware(model, kernels[M7], M7, tmp_path, budget)
 
 
 def test_a_budget_of_exactly_the_network_links(model, kernels, tmp_path):
-    firmware = build_firmware(model, kernels, M7, tmp_path / "free")
+    firmware = build_firmware(model, kernels[M7], M7, tmp_path / "free")
     budget = tfmix.Budget(flash=firmware.model, ram=firmware.arena)
-    assert build_firmware(model, kernels, M7, tmp_path / "exact", budget).arena == budget.ram
+    assert build_firmware(model, kernels[M7], M7, tmp_path / "exact", budget).arena == budget.ram
 
 
 def test_a_profile_has_every_layer(model, kernels, tmp_path):
     q = np.zeros((2, *model.input_shape), np.uint8)
-    plain = run_firmware(build_firmware(model, kernels, M7, tmp_path / "plain"), q)
-    profile = build_firmware(model, kernels, M7, tmp_path / "profile", profile=True)
+    plain = run_firmware(build_firmware(model, kernels[M7], M7, tmp_path / "plain"), q)
+    profile = build_firmware(model, kernels[M7], M7, tmp_path / "profile", profile=True)
     layers = run_firmware(profile, q).layers
     assert len(layers) == len(model.network.nodes)
     assert sum(layers) == pytest.approx(plain.instructions[0], rel=0.02)

@@ -143,7 +143,7 @@ def test_the_digits_network(digits, library, tmp_path):
     program = build(paths[0].parent, library)
     q = model.quantize(x)
     np.testing.assert_array_equal(outputs_of(program, model.network, q), model.run(q))
-    ram = tfmix.memory_report(qmodel).ram_bytes
+    ram = tfmix.memory_report(qmodel).activation_bytes
     assert f"#define MODEL_ARENA_BYTES {ram}\n" in paths[0].read_text()
 
 
@@ -403,7 +403,7 @@ def test_a_directory_made_in_vain_is_removed(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(TfmixError, match="No space left"):
+    with pytest.raises(TfmixError, match="cannot write .*new: No space left"):
         export_c_network(model_of(Kernel.ADD), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

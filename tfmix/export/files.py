@@ -29,7 +29,8 @@ def write_all(directory: Path, contents: Mapping[str, bytes]) -> tuple[Path, ...
                 directory.rmdir()
             raise
     except OSError as error:
-        raise TfmixError(f"cannot write {error.filename}: {error.strerror}") from error
+        path = error.filename or directory
+        raise TfmixError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _replace_all(directory: Path, contents: Mapping[str, bytes]) -> tuple[Path, ...]:

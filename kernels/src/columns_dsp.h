@@ -57,37 +57,55 @@ constexpr Lanes LanesOf(int32_t input_bits, int32_t weight_bits) {
   return input_bits == 2 && weight_bits == 2 ? Lanes::kTwoValues : Lanes::kOneValue;
 }
 
-// Fills a column whose words are kStride apart with runs of values.
+// `value` >> `by` for shifts up to 32.
+inline uint32_t ShiftRight(uint32_t value, int32_t by) {
+#if defined(TFMIX_EMULATE_DSP)
+  return by == 32 ? 0 : value >> by;
+#else
+  __asm__("lsr %0, %0, %1" : "+r"(value) : "r"(by));  // where C++ allows 31 only
+  return value;
+#endif
+}
+
+// `count` values, 1 to 3, from bit `shift` of data[0] as a quad with zeros behind them.
+template <int kBits>
+[[gnu::noinline]] uint32_t LoadPartialQuad(const uint8_t* data, int32_t shift, int32_t count) {
+  uint32_t quad = 0;
+  for (int32_t i = 0; i < count; ++i) {
+    const int32_t bit = shift + i * kBits;
+    quad |= (data[bit / 8] >> bit % 8 & kMaxLevel<kBits>) << 8 * i;
+  }
+  return quad;
+}
+
+// Fills a column whose words are kStride apart, either from one run of values or from several,
+// which need not begin with a quad.
 template <int kStride, Lanes kLanes>
 class ColumnWriter {
  public:
   explicit ColumnWriter(uint32_t* column) : column_(column) {}
 
-  // `count` values from element `first` of `data`.
+  // All there is: `count` values from element `first` of `data`.
+  template <int kBits>
+  void Fill(const uint8_t* data, int32_t first, int32_t count) {
+    const int32_t shift = BitOffset<kBits>(first);
+    data += first / kPerByte<kBits>;
+    for (; count >= 4; count -= 4, data += kBits / 2) Write(LoadQuad<kBits>(data, shift));
+    if (count > 0) Write(LoadPartialQuad<kBits>(data, shift, count));
+  }
+
+  // The next `count` values, which begin with element `first` of `data`.
   template <int kBits>
   void Append(const uint8_t* data, int32_t first, int32_t count) {
-    data += first / kPerByte<kBits>;
     const int32_t shift = BitOffset<kBits>(first);
-    if (pending_bits_ == 0) {
-      for (; count >= 4; count -= 4, data += kBits / 2) Write(LoadQuad<kBits>(data, shift));
-    } else {
-      for (; count >= 4; count -= 4, data += kBits / 2) Merge(LoadQuad<kBits>(data, shift), 32);
-    }
-    if (count > 0) {
-      uint32_t quad = 0;
-      for (int32_t i = 0; i < count; ++i) {
-        const int32_t bit = shift + i * kBits;
-        quad |= (data[bit / 8] >> bit % 8 & kMaxLevel<kBits>) << 8 * i;
-      }
-      Merge(quad, 8 * count);
-    }
+    data += first / kPerByte<kBits>;
+    for (; count >= 4; count -= 4, data += kBits / 2) MergeQuad(LoadQuad<kBits>(data, shift));
+    if (count > 0) Merge(LoadPartialQuad<kBits>(data, shift, count), 8 * count);
   }
 
   // `count` times the same value.
   void AppendConstant(int32_t value, int32_t count) {
-    const uint32_t quad = static_cast<uint32_t>(value) * 0x01010101;
-    for (; count >= 4; count -= 4) Merge(quad, 32);
-    if (count > 0) Merge(quad & ((1u << 8 * count) - 1), 8 * count);
+    for (; count > 0; --count) Merge(static_cast<uint32_t>(value), 8);
   }
 
   // Writes what is left, padded with zeros to a whole tile. Returns the sum of the values.
@@ -111,14 +129,19 @@ class ColumnWriter {
     }
   }
 
-  // The lowest `bits` of `quad`, which are its only ones, follow the values that are pending.
+  void MergeQuad(uint32_t quad) {
+    Write(pending_ | quad << pending_bits_);
+    pending_ = ShiftRight(quad, 32 - pending_bits_);
+  }
+
+  // Up to three values, in `bits` bits, follow those that are pending.
   void Merge(uint32_t quad, int32_t bits) {
     pending_ |= quad << pending_bits_;
     pending_bits_ += bits;
     if (pending_bits_ < 32) return;
     Write(pending_);
     pending_bits_ -= 32;
-    pending_ = pending_bits_ == 0 ? 0 : quad >> (bits - pending_bits_);
+    pending_ = ShiftRight(quad, bits - pending_bits_);
   }
 
   uint32_t* column_;

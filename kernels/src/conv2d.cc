@@ -17,7 +17,7 @@
 #include "weight_tiles.h"
 #include "window.h"
 
-#if !TFMIX_CONV2D_DSP
+#if !TFMIX_CHANNEL_LOOPS
 
 namespace tfmix {
 namespace {
@@ -77,7 +77,7 @@ void Conv2d(const tfmix_conv_params& p, const uint8_t* input, const uint8_t* con
 }  // namespace
 }  // namespace tfmix
 
-#endif  // !TFMIX_CONV2D_DSP
+#endif  // !TFMIX_CHANNEL_LOOPS
 
 tfmix_status tfmix_conv2d_prepare(const tfmix_conv_params* params, const tfmix_variant* variant,
                                   tfmix_sizes* sizes) {
@@ -95,10 +95,12 @@ tfmix_status tfmix_conv2d_prepare(const tfmix_conv_params* params, const tfmix_v
   return TFMIX_OK;
 }
 
-#if TFMIX_CONV2D_DSP
-#define TFMIX_RUN_(a_, w_, o_, z_)                                                  \
-  tfmix::Conv2d(*params, input, constants, output, static_cast<uint32_t*>(scratch), \
-                tfmix::kConv2dVariant<a_, w_, o_, tfmix::ZeroPoints::z_ == tfmix::ZeroPoints::pc>)
+#if TFMIX_CHANNEL_LOOPS
+#define TFMIX_RUN_(a_, w_, o_, z_)                                                             \
+  tfmix::conv2d::Run(                                                                          \
+      *params, input, constants, output, scratch,                                              \
+      tfmix::conv2d::kLoopVariant<a_, w_, o_, tfmix::ZeroPoints::z_ == tfmix::ZeroPoints::pc>, \
+      tfmix::conv2d::GatherColumns<a_, tfmix::LanesOf(a_, w_)>)
 #else
 #define TFMIX_RUN_(a_, w_, o_, z_)                                                    \
   tfmix::Conv2d<a_, w_, o_, tfmix::ZeroPoints::z_>(*params, input, constants, output, \

@@ -11,6 +11,8 @@
 @ with <weights> = w8, w4, w2 or, for inputs and weights of 2 bits, w2a2.
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32) && !defined(TFMIX_PORTABLE)
 
+#include "channel_loop.inc"
+
         .syntax unified
         .thumb
 
@@ -24,26 +26,7 @@ w0      .req    r12             @ weights of one or two channels
 w1      .req    lr
 @ r4 to r11 are the sums: [channel][pixel].
 
-@ struct ChannelLoop of conv2d_dsp.h, of which a copy lies at the stack pointer.
-        .equ    END, 0          @ of the columns
-        .equ    COLUMNS, 4
-        .equ    WEIGHTS, 8
-        .equ    WEIGHTS_END, 12
-        .equ    BIAS, 16
-        .equ    MULTIPLIER, 20
-        .equ    ZERO_POINT, 24
-        .equ    MULTIPLIER_STEP, 28
-        .equ    ZERO_POINT_STEP, 32
-        .equ    TILES, 36
-        .equ    SHIFT_FACTOR, 40
-        .equ    OUTPUT_ZERO_POINT, 44
-        .equ    OUTPUT, 48
-        .equ    PIXEL_BYTES, 52
-        .equ    MINUS_SUMS, 56
-        .equ    FIRST_END, 72   @ w2a2: END of the first segment
-        .equ    LAST_END, 76    @ w2a2: END of the last one
-@ Behind the copy:
-        .equ    ENTRY, 80       @ where the first turn of the inner loop begins
+@ Behind the copy of the struct and ENTRY:
         .equ    HALF_BYTE, 84   @ o2: whether a byte is half written
         .equ    MASK, 88        @ w2a2
         .equ    TOTALS, 92      @ w2a2: of the segments so far
@@ -365,11 +348,11 @@ w1      .req    lr
 
 @ ---- Store ---------------------------------------------------------------------------------------------
 
-@ The outputs of a pixel lie PIXEL_BYTES behind those of the pixel before it. `store` is strb, strh
+@ The outputs of a pixel lie DISTANCE behind those of the pixel before it. `store` is strb, strh
 @ or str.
         .macro  STORE_4_PIXELS store, bytes
         ldr     x0, [sp, #OUTPUT]
-        ldr     x1, [sp, #PIXEL_BYTES]
+        ldr     x1, [sp, #DISTANCE]
         \store  r4, [x0]
         \store  r5, [x0, x1]
         add     column, x0, x1, lsl #1
@@ -381,7 +364,7 @@ w1      .req    lr
 
         .macro  STORE_2_PIXELS store, bytes
         ldr     x0, [sp, #OUTPUT]
-        ldr     x1, [sp, #PIXEL_BYTES]
+        ldr     x1, [sp, #DISTANCE]
         \store  r5, [x0, x1]
         \store  r4, [x0], #\bytes
         str     x0, [sp, #OUTPUT]
@@ -421,7 +404,7 @@ w1      .req    lr
         str     x0, [sp, #HALF_BYTE]
         bne     1f
         ldr     x0, [sp, #OUTPUT]
-        ldr     x1, [sp, #PIXEL_BYTES]
+        ldr     x1, [sp, #DISTANCE]
         ldrb    w0, [x0]
         ldrb    w1, [x0, x1]
         add     column, x0, x1, lsl #1
@@ -462,32 +445,13 @@ w1      .req    lr
         .type   tfmix_conv2d_loop_\name, %function
         .thumb_func
 tfmix_conv2d_loop_\name:
-        push    {r4-r11, lr}
-        sub     sp, #FRAME_BYTES
-        @ A copy of the struct, for the loop moves its pointers.
-        mov     lr, sp
-        ldm     r0!, {r1-r10}
-        stm     lr!, {r1-r10}
-        ldm     r0, {r1-r10}
-        stm     lr, {r1-r10}
-        @ The first turn begins where whole turns remain.
-        ldr     r1, [sp, #TILES]
-        negs    r1, r1
-        and     r1, r1, #TILES_PER_TURN - 1
-        adr     r2, .Lturn_\name
-        adr     r3, .Lturn_end_\name
-        subs    r3, r3, r2      @ TILES_PER_TURN times the size of a tile
-        muls    r1, r3, r1
-        add     r1, r2, r1, lsr #LOG2_TILES_PER_TURN
-        adds    r1, #1          @ Thumb
-        str     r1, [sp, #ENTRY]
+        ENTER   FRAME_BYTES, LOG2_TILES_PER_TURN, .Lturn_\name, .Lturn_end_\name
         .ifc    \output_bits, 2
         movs    r1, #0
         str     r1, [sp, #HALF_BYTE]
         .endif
         .ifc    \kind, w2a2
-        mov     r1, #0x30003000
-        add     r1, r1, #0x00030003
+        LOAD_MASK r1
         str     r1, [sp, #MASK]
         .endif
         ldr     weights, [sp, #WEIGHTS]
@@ -515,8 +479,7 @@ tfmix_conv2d_loop_\name:
         ldr     x0, [sp, #WEIGHTS_END]
         cmp     weights, x0
         bne     .Lblock_\name
-        add     sp, #FRAME_BYTES
-        pop     {r4-r11, pc}
+        LEAVE   FRAME_BYTES
         .size   tfmix_conv2d_loop_\name, . - tfmix_conv2d_loop_\name
         .endm
 

@@ -5,11 +5,14 @@
 #include <cstdint>
 
 #include "checks.h"
+#include "fully_connected_dsp.h"
 #include "layer.h"
 #include "packing.h"
 #include "tfmix/kernels.h"
 #include "tiled_layer_portable.h"
 #include "weight_tiles.h"
+
+#if !TFMIX_CHANNEL_LOOPS
 
 namespace tfmix {
 namespace {
@@ -28,6 +31,8 @@ void FullyConnected(const tfmix_fully_connected_params& p, const uint8_t* input,
 }  // namespace
 }  // namespace tfmix
 
+#endif  // !TFMIX_CHANNEL_LOOPS
+
 tfmix_status tfmix_fully_connected_prepare(const tfmix_fully_connected_params* params,
                                            const tfmix_variant* variant, tfmix_sizes* sizes) {
   using namespace tfmix;
@@ -42,11 +47,23 @@ tfmix_status tfmix_fully_connected_prepare(const tfmix_fully_connected_params* p
   return TFMIX_OK;
 }
 
+#if TFMIX_CHANNEL_LOOPS
+#define TFMIX_RUN_(a_, w_, o_, z_)                                                          \
+  tfmix::fully_connected::Run(                                                              \
+      *params, input, constants, output, scratch,                                           \
+      tfmix::fully_connected::kLoopVariant<a_, w_, o_,                                      \
+                                           tfmix::ZeroPoints::z_ == tfmix::ZeroPoints::pc>, \
+      tfmix::fully_connected::ExpandColumn<a_, tfmix::LanesOf(a_, w_)>)
+#else
+#define TFMIX_RUN_(a_, w_, o_, z_)                                                            \
+  tfmix::FullyConnected<a_, w_, o_, tfmix::ZeroPoints::z_>(*params, input, constants, output, \
+                                                           static_cast<int16_t*>(scratch))
+#endif
+
 #define TFMIX_DEFINE_(a_, w_, o_, z_)                                                             \
   void tfmix_fully_connected_a##a_##w##w_##o##o_##_##z_(                                          \
       const tfmix_fully_connected_params* params, const uint8_t* input, const uint8_t* constants, \
       uint8_t* output, void* scratch) {                                                           \
-    tfmix::FullyConnected<a_, w_, o_, tfmix::ZeroPoints::z_>(*params, input, constants, output,   \
-                                                             static_cast<int16_t*>(scratch));     \
+    TFMIX_RUN_(a_, w_, o_, z_);                                                                   \
   }
 TFMIX_FULLY_CONNECTED_VARIANTS(TFMIX_DEFINE_)

@@ -33,8 +33,8 @@ class ModelCase:
 def write_cases(path: Path, cases: Sequence[ModelCase]) -> None:
     """The file, integers int32 and little-endian:
 
-        case = name [64 bytes, zeroes at the end] | bytes of the model | number of runs
-             | bytes of a run's inputs | of its output | model | (inputs | output)...
+    case = name [64 bytes, zeroes at the end] | bytes of the model | number of runs
+         | bytes of a run's inputs | of its output | model | (inputs | output)...
     """
     with path.open("wb") as file:
         for case in cases:
@@ -70,9 +70,7 @@ def of_node(name: str, case: Case) -> ModelCase:
 def single(case: Case, packed: Sequence[bytes]) -> bytes:
     """packed: the bytes of the inputs and of the output. Without a memory plan."""
     call = lower(case.node, case.tensors)
-    tensors = [
-        tflite.Tensor(f"x{i}", (1, len(content))) for i, content in enumerate(packed[:-1])
-    ]
+    tensors = [tflite.Tensor(f"x{i}", (1, len(content))) for i, content in enumerate(packed[:-1])]
     inputs = tuple(range(len(tensors)))
     if call.constants:
         tensors.append(tflite.Tensor("constants", (len(call.constants),), call.constants))
@@ -83,6 +81,4 @@ def single(case: Case, packed: Sequence[bytes]) -> bytes:
         options=Header(3, 1.0, plane_of(case.node)).pack() + call.params,
     )
     tensors.append(tflite.Tensor("y", (1, len(packed[-1]))))
-    return tflite.write(
-        tflite.TfliteModel(tuple(tensors), (operator,), inputs, operator.outputs)
-    )
+    return tflite.write(tflite.TfliteModel(tuple(tensors), (operator,), inputs, operator.outputs))

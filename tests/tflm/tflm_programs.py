@@ -27,8 +27,10 @@ HOST_KERNEL_SOURCES = tuple(path for path in KERNEL_SOURCES if path.suffix == ".
 TESTS = KERNELS / "tests" / "tflm"
 #: TFLM's structs depend on it.
 DEFINES = ("-DTF_LITE_STATIC_MEMORY",)
-#: The programs have a DebugLog of their own; that of the library may come along with what is needed.
+#: The programs have a DebugLog of their own; that of the library may come along.
 LINK = ("-Wl,--allow-multiple-definition",)
+#: Of the test on the board: its resolver holds all operators.
+STACK_SIZE = 32 << 10
 
 
 class TflmMissing(Exception):
@@ -142,7 +144,9 @@ def board_program(directory: Path) -> Program:
     sources = [*KERNEL_SOURCES, *BRIDGE_SOURCES, *BOARD_SOURCES]
     sources += [TESTS / "run_models.cc", TESTS / "machine_board.cc"]
     objects = compile_sources(sources, M7, directory, includes)
-    return Program(link(objects, M7, directory / "run_models.elf", flags=[*LINK, tflm]), on_board=True)
+    elf = directory / "run_models.elf"
+    link(objects, M7, elf, flags=[*LINK, tflm], sizes={"STACK_SIZE": STACK_SIZE})
+    return Program(elf, on_board=True)
 
 
 def _run(words: Sequence[str], environment: Mapping[str, str] | None = None) -> None:

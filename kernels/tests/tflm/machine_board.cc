@@ -36,9 +36,18 @@ void DebugLog(const char* format, va_list arguments) {
   board_write(text);
 }
 
-// The C library's printf refers to a heap, which nothing here uses.
+// What the C library's printf and abort refer to, and nothing here uses.
 void* _sbrk(ptrdiff_t) {
   errno = ENOMEM;
   return reinterpret_cast<void*>(-1);
 }
+int _write(int, const void*, int size) { return size; }
+int _read(int, void*, int) { return 0; }
+int _lseek(int, int, int) { return 0; }
+int _close(int) { return -1; }
+int _fstat(int, void*) { return -1; }
+int _isatty(int) { return 1; }
+int _getpid() { return 1; }
+int _kill(int, int) { return -1; }
+[[noreturn]] void _exit(int code) { board_exit(code); }
 }

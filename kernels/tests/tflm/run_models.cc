@@ -137,9 +137,8 @@ void Report(const Case& c, const Resolver& resolver) {
   }
 }
 
-Resolver resolver;
-
 int Main() {
+  Resolver resolver;  // a global would need a constructor before main
   if (!AddAll(&resolver) || !Open("models.bin")) return 1;
   Case c;
   while (Read(&c, sizeof(c)) == static_cast<int32_t>(sizeof(c))) {

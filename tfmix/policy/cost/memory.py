@@ -18,7 +18,7 @@ from tfmix.errors import TfmixError
 from tfmix.ir.graph import FIXED_BITS, Graph, Node, Op
 from tfmix.ir.quant import BIT_WIDTHS, packed_size
 from tfmix.ir.schedule import schedule
-from tfmix.policy.cost import arena
+from tfmix.policy.cost import arena, tflm
 from tfmix.policy.policy import QuantizationPolicy
 
 
@@ -67,12 +67,17 @@ class MemoryModel(Protocol):
         """RAM of one buffer. Fast."""
         ...
 
+    @property
+    def interpreter_bytes(self) -> int:
+        """RAM in use at every step, whatever the policy, beside buffers and scratch."""
+        return 0
+
     # What follows from the above; implementations inherit it.
 
     def live_bytes(self, step: MemoryStep, activation_bits: Mapping[str, int]) -> int:
-        """All that must be in RAM while `step` runs, scratch included. Fast."""
+        """All that must be in RAM while `step` runs, scratch and interpreter included. Fast."""
         tensors = sum(self.buffer_bytes(buffer, activation_bits) for buffer in step.buffers)
-        return tensors + step.scratch
+        return tensors + step.scratch + self.interpreter_bytes
 
     def ram_lower_bound(self, activation_bits: Mapping[str, int]) -> int:
         """The largest `live_bytes`: what any arena must hold. Fast, for the inside of a search."""
@@ -186,7 +191,8 @@ class DeployedMemory(MemoryModel):
 
     FLASH: `file_size(policy)`, the exact size of the exported file. It is injected, since this
     package stands below the exporter; interpreter and kernels are code, and not counted.
-    RAM: the planned arena, every buffer and every step's scratch aligned.
+    RAM: `arena_used_bytes()` of TensorFlow Lite Micro on a Cortex-M: the planned arena, every
+    buffer and every step's scratch aligned, and what the interpreter keeps beside it.
     """
 
     graph: Graph
@@ -203,7 +209,13 @@ class DeployedMemory(MemoryModel):
         return self.file_size(policy)
 
     def ram_bytes(self, policy: QuantizationPolicy) -> int:
-        return arena.plan(schedule(self.graph, policy.activation_bits)).total
+        planned = arena.plan(schedule(self.graph, policy.activation_bits)).total
+        return planned + self.interpreter_bytes
+
+    @cached_property
+    def interpreter_bytes(self) -> int:
+        any_bits = dict.fromkeys(self.graph.quantized_tensors, FIXED_BITS)
+        return tflm.census(self.graph, schedule(self.graph, any_bits)).interpreter_bytes
 
     def buffer_bytes(self, buffer: str, activation_bits: Mapping[str, int]) -> int:
         return arena.align(self.graph.tensor_bytes(buffer, activation_bits))
@@ -234,17 +246,27 @@ class StepReport:
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """FLASH and RAM, step by step and in all; `print` it for a table."""
+    """FLASH and RAM, step by step and in all; `print` it for a table.
+
+    interpreter_bytes: the part of `ram_bytes` that is in use at every step, beside the `live_bytes`
+    of the steps
+    """
 
     flash_bytes: int
     ram_bytes: int
     steps: tuple[StepReport, ...]
     budget: Budget | None = None
+    interpreter_bytes: int = 0
 
     @property
     def weight_bytes(self) -> int:
         """Packed weights alone; the rest of `flash_bytes` is what stands beside them."""
         return sum(step.weight_bytes for step in self.steps)
+
+    @property
+    def activation_bytes(self) -> int:
+        """The planned arena: what a network without an interpreter (`export_c`) has in RAM."""
+        return self.ram_bytes - self.interpreter_bytes
 
     @property
     def peak_step(self) -> StepReport | None:
@@ -291,6 +313,11 @@ class MemoryReport:
             f"beside them {self.flash_bytes - self.weight_bytes:,} B",
             f"RAM    {_use(self.ram_bytes, budget.ram)}",
         ]
+        if self.interpreter_bytes:
+            lines.append(
+                f"       of which activations {self.activation_bytes:,} B, "
+                f"interpreter {self.interpreter_bytes:,} B"
+            )
         if self.budget is not None:
             lines.append("fits the budget" if self.fits else "DOES NOT FIT the budget")
         return "\n".join(lines)
@@ -320,7 +347,7 @@ def memory_report(
             output_bytes=size(step.output),
             held_bytes=size(*step.held),
             scratch_bytes=step.scratch,
-            live_bytes=memory.live_bytes(step, bits),
+            live_bytes=memory.live_bytes(step, bits) - memory.interpreter_bytes,
         )
 
     return MemoryReport(
@@ -328,6 +355,7 @@ def memory_report(
         memory.ram_bytes(policy),
         tuple(map(report, memory.steps)),
         budget,
+        memory.interpreter_bytes,
     )
 
 

@@ -172,13 +172,14 @@ def _fail_ram(problem: SearchProblem, policy: QuantizationPolicy, step: MemorySt
         f"{buffer!r} {size:,} B at {problem.graph.tensor_bits(buffer, bits)} bits"
         for buffer, size in sizes.items()
     )
-    scratch = f", scratch {step.scratch:,} B" if step.scratch else ""
+    rest = f", scratch {step.scratch:,} B" if step.scratch else ""
+    rest += f", interpreter {memory.interpreter_bytes:,} B" if memory.interpreter_bytes else ""
     tensor = max(sizes, key=sizes.__getitem__)
     smallest = memory.ram_bytes(least)
     raise BudgetError(
         f"no policy holds {problem.budget.ram:,} B of RAM: tensor {tensor!r} does not fit. With "
         f"all that may be cut at {_FEWEST_BITS} bits, step {step.node.name!r} needs "
-        f"{memory.live_bytes(step, bits):,} B ({tensors}{scratch}); the smallest RAM budget that "
+        f"{memory.live_bytes(step, bits):,} B ({tensors}{rest}); the smallest RAM budget that "
         f"would do is {smallest:,} B",
         tensor=tensor,
         smallest=smallest,

@@ -186,7 +186,8 @@ class Fuzzer:
             self._judge(data)
         end = time.monotonic() + seconds
         said = time.monotonic()
-        while time.monotonic() < end and (most is None or sum(self.counts.values()) < most):
+        while time.monotonic() < end and most != 0:
+            most = most and most - 1
             fresh = rng.integers(8) == 0
             files = [serialize(random_model(int(rng.integers(1 << 30))))] if fresh else self.files
             self._judge(mutant(files, rng), joins=True)
@@ -261,7 +262,7 @@ def worker(arguments: argparse.Namespace) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--files", type=int, help="stop after so many files")
+    parser.add_argument("--files", type=int, help="stop after so many mutants")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", action="store_true", help="add to the corpus")
     parser.add_argument("--library", help="kernels with sanitizers, built before")

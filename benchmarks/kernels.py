@@ -60,7 +60,10 @@ WEIGHTED_TAGS = (
 
 @dataclass(frozen=True)
 class Layer:
-    """A shape, and the variants to run it in: the kernel's name with each of `tags`."""
+    """A shape, and the variants to run it in: the kernel's name with each of `tags`.
+
+    Left shifts are as conversion chooses them: none for windows of few products.
+    """
 
     name: str
     kernel: Kernel
@@ -72,29 +75,29 @@ LAYERS = (
     Layer(
         "a: 1x1 24x24x16->32",
         Kernel.CONV2D,
-        Shape((24, 24), 16, 32, kernel=(1, 1), output=(24, 24)),
+        Shape((24, 24), 16, 32, kernel=(1, 1), output=(24, 24), left_shift=4),
     ),
     Layer(
         "b: 1x1 6x6x512->512",
         Kernel.CONV2D,
-        Shape((6, 6), 512, 512, kernel=(1, 1), output=(6, 6)),
+        Shape((6, 6), 512, 512, kernel=(1, 1), output=(6, 6), left_shift=4),
     ),
     Layer(
         "c: 3x3 16x16x32->32",
         Kernel.CONV2D,
-        Shape((16, 16), 32, 32, kernel=(3, 3), padding=(1, 1), output=(16, 16)),
+        Shape((16, 16), 32, 32, kernel=(3, 3), padding=(1, 1), output=(16, 16), left_shift=4),
     ),
     Layer(
         "d: 3x3 s2 48x48x3->16",
         Kernel.CONV2D,
-        Shape((48, 48), 3, 16, kernel=(3, 3), strides=(2, 2), output=(24, 24)),
+        Shape((48, 48), 3, 16, kernel=(3, 3), strides=(2, 2), output=(24, 24), left_shift=4),
     ),
     Layer(
         "e: depthwise 3x3 24x24x128",
         Kernel.DEPTHWISE_CONV2D,
-        Shape((24, 24), 128, 128, kernel=(3, 3), padding=(1, 1), output=(24, 24)),
+        Shape((24, 24), 128, 128, kernel=(3, 3), padding=(1, 1), output=(24, 24), left_shift=0),
     ),
-    Layer("f: 1024->1000", Kernel.FULLY_CONNECTED, Shape((1, 1), 1024, 1000)),
+    Layer("f: 1024->1000", Kernel.FULLY_CONNECTED, Shape((1, 1), 1024, 1000, left_shift=4)),
     Layer(
         "add 16x16x64",
         Kernel.ADD,

@@ -44,6 +44,7 @@ class Shape:
     channels: of each input
     kernel:   with strides, padding and output: the window, drawn where kernel is None
     largest:  inputs and weights all have their largest value
+    left_shift: of a kernel with weights
     """
 
     plane: tuple[int, int] | None = None
@@ -54,6 +55,7 @@ class Shape:
     padding: tuple[int, int] = (0, 0)
     output: tuple[int, int] = (1, 1)
     largest: bool = False
+    left_shift: int | None = None
 
 
 def random_case(variant: str, rng: np.random.Generator, shape: Shape | None = None) -> Case:
@@ -157,6 +159,8 @@ class _Draw:
         v = self.variant
         largest = depth * max_level(v.a) * max_level(v.weight_bits)
         left_shift = min(self._int(0, 4), int(math.log2(INT32_MAX // 2 / largest)))
+        if self.shape.left_shift is not None:
+            left_shift = self.shape.left_shift
         spread = math.sqrt(depth) * 2.0 ** (v.a + v.weight_bits) / 4
         multipliers = channels if v.per_channel or self._one_in(2) else 1
         bias = self.rng.uniform(-spread, spread, channels) * 2.0**left_shift

@@ -44,6 +44,7 @@ void StoreElement(int32_t bits, int32_t index, uint32_t value, uint8_t* data) {
   loop.bias = reinterpret_cast<const int32_t*>(constants);
   loop.multiplier = loop.bias + channels_;
   loop.weights = reinterpret_cast<const uint8_t*>(loop.multiplier + multiplier_count);
+  loop.weights_end = loop.weights + whole_channels() / tile.channels * group_bytes_;
   loop.zero_point = loop.weights + tile.GroupsOf(channels_) * group_bytes_;
   loop.multiplier_step = 2 * sizeof(int32_t);
   loop.zero_point_step = 2;
@@ -57,16 +58,6 @@ void StoreElement(int32_t bits, int32_t index, uint32_t value, uint8_t* data) {
     loop.zero_point = zero_points_;
     loop.zero_point_step = 0;
   }
-}
-
-[[gnu::cold]] int32_t LoopLayer::ComputeBlocks(int32_t index, uint8_t* output) {
-  const int32_t channels = channels_ - channels_ % block_channels_;
-  if (channels > 0) {
-    loop.weights_end = loop.weights + channels / group_channels_ * group_bytes_;
-    loop.output = output + index / (8 / variant_.output_bits);
-    variant_.run(&loop);
-  }
-  return channels;
 }
 
 [[gnu::cold]] void LoopLayer::ComputeStaged(int32_t channel, int32_t pixels, int32_t index,

@@ -29,13 +29,13 @@ struct ChannelLoop {
   const uint8_t* weights;
   const uint8_t* weights_end;
   const int32_t* bias;
-  const int32_t* multiplier;
   const uint8_t* zero_point;
-  int32_t multiplier_step;  // bytes to those of the second channel from here, 0 if all have one
-  int32_t zero_point_step;  // likewise
-  int32_t tiles;            // of weights, along a column
-  int32_t shift_factor;     // 2^left_shift, but 0 instead of 1
+  int32_t zero_point_step;  // bytes to that of the second channel from here, 0 if all have one
+  const int32_t* multiplier;
+  int32_t multiplier_step;  // likewise
   int32_t output_zero_point;
+  int32_t shift_factor;  // 2^left_shift, but 0 instead of 1
+  int32_t tiles;         // of weights, along a column
   uint8_t* output;
   // conv2d: bytes from the outputs of a pixel to those of the next. fully_connected: bytes from a
   // group of weights to the one that is computed with it.
@@ -99,12 +99,18 @@ class LoopLayer {
     loop.shift_factor = p.left_shift == 0 ? 0 : WrappingShiftLeft(1, p.left_shift);
   }
 
-  int32_t channels() const { return channels_; }
   int32_t group_bytes() const { return group_bytes_; }  // of the weights of a group of tiles
 
-  // Computes the channels from 0 on that make whole blocks, whose outputs make whole bytes, from
-  // loop.columns; the first output is element `index` of `output`. Returns how many they are.
-  int32_t ComputeBlocks(int32_t index, uint8_t* output);
+  // Channels from 0 on that make whole blocks: the loop can store them where outputs of a pixel
+  // make whole bytes.
+  int32_t whole_channels() const { return channels_ - channels_ % block_channels_; }
+
+  // Computes those from loop.columns. Their outputs begin at `output`.
+  void ComputeBlocks(uint8_t* output) {
+    if (loop.weights == loop.weights_end) return;
+    loop.output = output;
+    variant_.run(&loop);
+  }
 
   // Computes the channels from `channel` on, one block, where the loop cannot store by itself:
   // there are fewer than it computes, or they do not begin with a byte. `pixels`: those that count.

@@ -4,6 +4,7 @@
 #define TFMIX_SRC_COLUMNS_DSP_H_
 
 #include <cstdint>
+#include <cstring>
 
 #include "dsp.h"
 #include "packing.h"
@@ -19,6 +20,12 @@ constexpr int32_t kPixels = 4;
 #if TFMIX_DSP
 
 namespace tfmix {
+
+inline uint32_t LoadHalfWord(const uint8_t* data) {
+  uint16_t half;
+  std::memcpy(&half, data, sizeof(half));
+  return half;
+}
 
 // A quad: four successive values as the bytes of a word, the first in the lowest.
 
@@ -37,14 +44,19 @@ inline uint32_t LoadQuad(const uint8_t* data, [[maybe_unused]] int32_t shift) {
   if constexpr (kBits == 8) {
     return LoadWord(data);
   } else {
-    uint32_t packed = data[0];
-    if (kBits == 4) packed |= static_cast<uint32_t>(data[1]) << 8;
-    if (shift != 0) {
-      packed = (packed | static_cast<uint32_t>(data[kBits / 2]) << 4 * kBits) >> shift;
-      if (kBits == 4) packed &= 0xFFFF;
-    }
-    return SpreadQuad<kBits>(packed);
+    // The last byte that it has a part in once more, or the one behind the others.
+    uint32_t packed = static_cast<uint32_t>(data[(4 * kBits - 1 + shift) / 8]) << 4 * kBits;
+    packed |= kBits == 4 ? LoadHalfWord(data) : data[0];
+    packed >>= shift;
+    return SpreadQuad<kBits>(kBits == 4 ? packed & 0xFFFF : packed);
   }
+}
+
+// The same where `shift` is 0.
+template <int kBits>
+inline uint32_t LoadAlignedQuad(const uint8_t* data) {
+  if constexpr (kBits == 8) return LoadWord(data);
+  return SpreadQuad<kBits>(kBits == 4 ? LoadHalfWord(data) : data[0]);
 }
 
 // What a word of a column holds in each of its halves.
@@ -85,13 +97,16 @@ class ColumnWriter {
  public:
   explicit ColumnWriter(uint32_t* column) : column_(column) {}
 
-  // All there is: `count` values from element `first` of `data`.
+  // All there is: `count` values from the beginning of `data`.
   template <int kBits>
-  void Fill(const uint8_t* data, int32_t first, int32_t count) {
-    const int32_t shift = BitOffset<kBits>(first);
-    data += first / kPerByte<kBits>;
-    for (; count >= 4; count -= 4, data += kBits / 2) Write(LoadQuad<kBits>(data, shift));
-    if (count > 0) Write(LoadPartialQuad<kBits>(data, shift, count));
+  void Fill(const uint8_t* data, int32_t count) {
+    const uint8_t* const end = data + count / 4 * (kBits / 2);
+#pragma GCC unroll 2
+    while (data != end) {
+      Write(LoadAlignedQuad<kBits>(data));
+      data += kBits / 2;
+    }
+    if (count % 4 != 0) Write(LoadPartialQuad<kBits>(data, 0, count % 4));
   }
 
   // The next `count` values, which begin with element `first` of `data`.
@@ -99,13 +114,19 @@ class ColumnWriter {
   void Append(const uint8_t* data, int32_t first, int32_t count) {
     const int32_t shift = BitOffset<kBits>(first);
     data += first / kPerByte<kBits>;
-    for (; count >= 4; count -= 4, data += kBits / 2) MergeQuad(LoadQuad<kBits>(data, shift));
-    if (count > 0) Merge(LoadPartialQuad<kBits>(data, shift, count), 8 * count);
+    const uint8_t* const end = data + count / 4 * (kBits / 2);
+    if (shift == 0) {
+      for (; data != end; data += kBits / 2) MergeQuad(LoadAlignedQuad<kBits>(data));
+    } else {
+      for (; data != end; data += kBits / 2) MergeQuad(LoadQuad<kBits>(data, shift));
+    }
+    count %= 4;
+    if (count != 0) Merge(LoadPartialQuad<kBits>(data, shift, count), 8 * count);
   }
 
   // `count` times the same value.
   void AppendConstant(int32_t value, int32_t count) {
-    for (; count > 0; --count) Merge(static_cast<uint32_t>(value), 8);
+    if (count != 0) *this = WithConstant(*this, value, count);
   }
 
   // Writes what is left, padded with zeros to a whole tile. Returns the sum of the values.
@@ -117,6 +138,13 @@ class ColumnWriter {
   }
 
  private:
+  // Not inlined, and by value so that a writer stays in registers elsewhere.
+  [[gnu::noinline]] static ColumnWriter WithConstant(ColumnWriter writer, int32_t value,
+                                                     int32_t count) {
+    for (; count > 0; --count) writer.Merge(static_cast<uint32_t>(value), 8);
+    return writer;
+  }
+
   void Write(uint32_t quad) {
     sum_ = AddBytes(quad, sum_);
     if constexpr (kLanes == Lanes::kTwoValues) {

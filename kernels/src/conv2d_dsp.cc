@@ -10,27 +10,15 @@
 
 namespace tfmix::conv2d {
 
+// Windows of any shape.
 template <int kInputBits, Lanes kLanes>
-void GatherColumns(const tfmix_conv_params& p, const uint8_t* input, int32_t count,
-                   Position* position, uint32_t* columns, int32_t* minus_sums) {
-  using Writer = ColumnWriter<kPixels, kLanes>;
-
-  // A window of one pixel, and the next one beside it.
-  if (p.kernel_height * p.kernel_width * p.stride_height * p.stride_width == 1) {
-    int32_t index = position->pixel * p.input_channels;
-    for (int32_t i = 0; i < count; ++i, index += p.input_channels) {
-      Writer writer(columns + i);
-      writer.template Fill<kInputBits>(input, index, p.input_channels);
-      minus_sums[i] = -writer.Finish();
-    }
-    position->pixel += count;
-    return;
-  }
-
+[[gnu::noinline]] void GatherWindows(const tfmix_conv_params& p, const uint8_t* input,
+                                     int32_t count, Position* position, uint32_t* columns,
+                                     int32_t* minus_sums) {
   const int32_t row_size = p.kernel_width * p.input_channels;
   const int32_t row_step = p.input_width * p.input_channels;
-  for (int32_t i = 0; i < count; ++i) {
-    Writer writer(columns + i);
+  for (; count > 0; --count) {
+    ColumnWriter<kPixels, kLanes> writer(columns++);
     const WindowSpan window_rows = RowsOf(p, position->row);
     const WindowSpan window_columns = ColumnsOf(p, position->column);
     const int32_t before = (window_columns.begin - window_columns.origin) * p.input_channels;
@@ -43,8 +31,27 @@ void GatherColumns(const tfmix_conv_params& p, const uint8_t* input, int32_t cou
       writer.template Append<kInputBits>(input, index, inside);
       writer.AppendConstant(p.input_zero_point, row_size - before - inside);
     }
-    minus_sums[i] = -writer.Finish();
+    *minus_sums++ = -writer.Finish();
     if (++position->column == p.output_width) position->column = 0, ++position->row;
+  }
+}
+
+template <int kInputBits, Lanes kLanes>
+void GatherColumns(const tfmix_conv_params& p, const uint8_t* input, int32_t count,
+                   Position* position, uint32_t* columns, int32_t* minus_sums) {
+  const int32_t channels = p.input_channels;
+  if (p.kernel_height * p.kernel_width * p.stride_height * p.stride_width != 1 ||
+      channels * kInputBits % 8 != 0) {
+    return GatherWindows<kInputBits, kLanes>(p, input, count, position, columns, minus_sums);
+  }
+  // Windows of one pixel, one behind the other, that begin with a byte.
+  const int32_t step = channels * kInputBits / 8;
+  input += position->pixel * step;
+  position->pixel += count;
+  for (; count > 0; --count, input += step) {
+    ColumnWriter<kPixels, kLanes> writer(columns++);
+    writer.template Fill<kInputBits>(input, channels);
+    *minus_sums++ = -writer.Finish();
   }
 }
 
@@ -57,9 +64,8 @@ TFMIX_DEFINE_GATHER_(2, Lanes::kOneValue)
 TFMIX_DEFINE_GATHER_(2, Lanes::kTwoValues)
 #undef TFMIX_DEFINE_GATHER_
 
-[[gnu::cold]] void Run(const tfmix_conv_params& p, const uint8_t* input, const uint8_t* constants,
-                       uint8_t* output, void* scratch, const ChannelLoopVariant& variant,
-                       Gather gather) {
+void Run(const tfmix_conv_params& p, const uint8_t* input, const uint8_t* constants,
+         uint8_t* output, void* scratch, const ChannelLoopVariant& variant, Gather gather) {
   const int32_t block_channels = TileShapeOf(variant.input_bits, variant.weight_bits).channels;
   const int32_t block_pixels = 8 / block_channels;
   const int32_t channels = p.output_channels;
@@ -68,31 +74,37 @@ TFMIX_DEFINE_GATHER_(2, Lanes::kTwoValues)
   LoopLayer layer(p, variant, constants, channels,
                   p.kernel_height * p.kernel_width * p.input_channels, block_channels, columns,
                   kPixels);
-  layer.loop.distance = channels * variant.output_bits / 8;
-  const bool whole_bytes = channels * variant.output_bits % 8 == 0;
+  const int32_t pixel_bits = channels * variant.output_bits;
+  const bool whole_bytes = pixel_bits % 8 == 0;
+  layer.loop.distance = pixel_bits / 8;
   // The unused bits behind the last pixel stay as they are from here on.
   if (!whole_bytes) output[(pixels * channels - 1) / (8 / variant.output_bits)] = 0;
 
   Position position = {0, 0, 0};
+  uint8_t* next = output;
   for (int32_t pixel = 0; pixel < pixels;) {
-    int32_t count = std::min(kPixels, pixels - pixel);
-    gather(p, input, count, &position, columns, layer.loop.minus_sums);
+    const int32_t end = std::min(pixel + kPixels, pixels);
+    gather(p, input, end - pixel, &position, columns, layer.loop.minus_sums);
     layer.loop.columns = columns;
     layer.loop.end = layer.loop.last_end;
-    while (count > 0) {
-      const int32_t used = std::min(block_pixels, count);
-      const int32_t index = pixel * channels;
+    for (;;) {
+      const int32_t used = std::min(block_pixels, end - pixel);
       int32_t channel = 0;
-      if (used == block_pixels && whole_bytes) channel = layer.ComputeBlocks(index, output);
-      for (; channel < channels; channel += block_channels) {
-        layer.ComputeStaged(channel, used, index, output);
+      if (used == block_pixels && whole_bytes) {
+        layer.ComputeBlocks(next);
+        next += block_pixels * layer.loop.distance;
+        channel = layer.whole_channels();
       }
+      for (; channel < channels; channel += block_channels) {
+        layer.ComputeStaged(channel, used, pixel * channels, output);
+      }
+      pixel += used;
+      if (pixel == end) break;
+      // The second half of the columns.
       layer.loop.columns += block_pixels;
       layer.loop.end += block_pixels;
       layer.loop.minus_sums[0] = layer.loop.minus_sums[2];
       layer.loop.minus_sums[1] = layer.loop.minus_sums[3];
-      pixel += used;
-      count -= used;
     }
   }
 }

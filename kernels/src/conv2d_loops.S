@@ -116,15 +116,13 @@ w1      .req    lr
 @ ---- What a sum begins with: bias - zero point * sum of the column ---------------------------------
 
         .macro  BEGIN_w8
-        ldr     x0, [sp, #ZERO_POINT]
-        ldr     x1, [sp, #ZERO_POINT_STEP]
-        ldr     column, [sp, #BIAS]
-        ldrb    w0, [x0]
-        ldrb    w1, [x0, #1]
-        add     x0, x1
-        str     x0, [sp, #ZERO_POINT]
+        ldrd    column, r4, [sp, #BIAS]
+        ldr     r5, [sp, #ZERO_POINT_STEP]
         ldrd    x0, x1, [column], #8
-        str     column, [sp, #BIAS]
+        ldrb    w0, [r4]
+        ldrb    w1, [r4, #1]
+        add     r4, r5
+        strd    column, r4, [sp, #BIAS]
         ldrd    r8, r9, [sp, #MINUS_SUMS]
         ldrd    r10, r11, [sp, #MINUS_SUMS + 8]
         mla     r4, r8, w0, x0
@@ -139,8 +137,7 @@ w1      .req    lr
 
 @ Narrow weights: all channels begin like the first, so that their differences begin with zero.
         .macro  BEGIN_w4
-        ldr     x0, [sp, #ZERO_POINT]
-        ldr     column, [sp, #BIAS]
+        ldrd    column, x0, [sp, #BIAS]
         ldrb    w0, [x0]
         ldr     x0, [column]
         ldrd    r8, r9, [sp, #MINUS_SUMS]
@@ -156,8 +153,7 @@ w1      .req    lr
         .endm
 
         .macro  BEGIN_w2
-        ldr     x0, [sp, #ZERO_POINT]
-        ldr     column, [sp, #BIAS]
+        ldrd    column, x0, [sp, #BIAS]
         ldrb    w0, [x0]
         ldr     x0, [column]
         ldrd    r10, r11, [sp, #MINUS_SUMS]
@@ -194,15 +190,13 @@ w1      .req    lr
 
 @ The second channel has 16 times its products and those of the first.
         .macro  END_w4 turn
-        ldr     x0, [sp, #ZERO_POINT]
-        ldr     x1, [sp, #ZERO_POINT_STEP]
-        ldrb    w0, [x0, #1]
-        add     x0, x1
-        str     x0, [sp, #ZERO_POINT]
-        ldr     x0, [sp, #BIAS]
+        ldrd    x0, x1, [sp, #BIAS]
+        ldr     column, [sp, #ZERO_POINT_STEP]
         ldr     w1, [x0, #4]
+        ldrb    w0, [x1, #1]
         adds    x0, #8
-        str     x0, [sp, #BIAS]
+        add     x1, column
+        strd    x0, x1, [sp, #BIAS]
         ldrd    x0, x1, [sp, #MINUS_SUMS]
         mla     x0, x0, w0, w1
         mla     x1, x1, w0, w1
@@ -234,16 +228,14 @@ w1      .req    lr
 
         .macro  END_w2 turn
         str     weights, [sp, #WEIGHTS]
-        ldr     weights, [sp, #ZERO_POINT]
-        ldr     column, [sp, #BIAS]
+        ldrd    column, weights, [sp, #BIAS]
         SEPARATE_w2 3, r10, r11, r8, r9
         SEPARATE_w2 2, r8, r9, r6, r7
         SEPARATE_w2 1, r6, r7, r4, r5
         ldr     x0, [sp, #ZERO_POINT_STEP]
         adds    column, #16
-        str     column, [sp, #BIAS]
         add     weights, weights, x0, lsl #1
-        str     weights, [sp, #ZERO_POINT]
+        strd    column, weights, [sp, #BIAS]
         ldr     weights, [sp, #WEIGHTS]
         .endm
 
@@ -308,8 +300,7 @@ w1      .req    lr
         .endm
 
         .macro  REQUANTIZE_2_BY_4
-        ldr     x0, [sp, #MULTIPLIER]
-        ldr     x1, [sp, #MULTIPLIER_STEP]
+        ldrd    x0, x1, [sp, #MULTIPLIER]
         ldrd    w0, w1, [x0]
         add     x0, x1
         ldr     x1, [sp, #OUTPUT_ZERO_POINT]
@@ -323,7 +314,7 @@ w1      .req    lr
         .endm
 
         .macro  REQUANTIZE_4_BY_2
-        ldr     x0, [sp, #MULTIPLIER]
+        ldrd    x0, x1, [sp, #MULTIPLIER]
         ldr     column, [sp, #OUTPUT_ZERO_POINT]
         ldrd    w0, w1, [x0]
         smmlar  r4, r4, w0, column
@@ -335,7 +326,6 @@ w1      .req    lr
         smmlar  r9, r9, w0, column
         smmlar  r10, r10, w1, column
         smmlar  r11, r11, w1, column
-        ldr     x1, [sp, #MULTIPLIER_STEP]
         add     x0, x0, x1, lsl #1
         str     x0, [sp, #MULTIPLIER]
         .endm
@@ -351,8 +341,7 @@ w1      .req    lr
 @ The outputs of a pixel lie DISTANCE behind those of the pixel before it. `store` is strb, strh
 @ or str.
         .macro  STORE_4_PIXELS store, bytes
-        ldr     x0, [sp, #OUTPUT]
-        ldr     x1, [sp, #DISTANCE]
+        ldrd    x0, x1, [sp, #OUTPUT]
         \store  r4, [x0]
         \store  r5, [x0, x1]
         add     column, x0, x1, lsl #1
@@ -363,8 +352,7 @@ w1      .req    lr
         .endm
 
         .macro  STORE_2_PIXELS store, bytes
-        ldr     x0, [sp, #OUTPUT]
-        ldr     x1, [sp, #DISTANCE]
+        ldrd    x0, x1, [sp, #OUTPUT]
         \store  r5, [x0, x1]
         \store  r4, [x0], #\bytes
         str     x0, [sp, #OUTPUT]
@@ -403,8 +391,7 @@ w1      .req    lr
         eors    x0, x0, #1
         str     x0, [sp, #HALF_BYTE]
         bne     1f
-        ldr     x0, [sp, #OUTPUT]
-        ldr     x1, [sp, #DISTANCE]
+        ldrd    x0, x1, [sp, #OUTPUT]
         ldrb    w0, [x0]
         ldrb    w1, [x0, x1]
         add     column, x0, x1, lsl #1

@@ -10,7 +10,7 @@ namespace tfmix::fully_connected {
 template <int kInputBits, Lanes kLanes>
 int32_t ExpandColumn(const uint8_t* input, int32_t count, uint32_t* column) {
   ColumnWriter<1, kLanes> writer(column);
-  writer.template Fill<kInputBits>(input, 0, count);
+  writer.template Fill<kInputBits>(input, count);
   return writer.Finish();
 }
 
@@ -27,10 +27,10 @@ template int32_t ExpandColumn<2, Lanes::kTwoValues>(const uint8_t*, int32_t, uin
                   LoopLayer::kMostChannels, column, 1);
   layer.loop.minus_sums[0] = -expand(input, p.input_features, column);
   layer.loop.distance = layer.group_bytes();
-  const int32_t computed = layer.ComputeBlocks(0, output);
-  if (computed == p.output_features) return;
+  layer.ComputeBlocks(output);
+  if (layer.whole_channels() == p.output_features) return;
   output[(p.output_features - 1) / (8 / variant.output_bits)] = 0;  // unused bits included
-  layer.ComputeStaged(computed, 1, 0, output);
+  layer.ComputeStaged(layer.whole_channels(), 1, 0, output);
 }
 
 }  // namespace tfmix::fully_connected

@@ -201,7 +201,7 @@ def export_c(
     """Writes a C network that needs the kernels and nothing else (docs/c-export.md).
 
     `<name>.h`, `<name>.c` and `<name>_variants.inc`, all of them or none; the directory is made
-    where its parent is there. The arena is that of `memory_report`.
+    where its parent is there. Its arena is the `activation_bytes` of `memory_report`.
 
     model: a fake-quant model, which is converted first, or an IntegerModel.
     name: a C identifier; files, functions and macros begin with it.

@@ -37,6 +37,8 @@ void StoreElement(int32_t bits, int32_t index, uint32_t value, uint8_t* data) {
   group_bytes_ = tiles * tile.channels * tile.depth * variant_.weight_bits / 8;
 
   loop.tiles = tiles;
+  loop.entry = 0;
+  loop.second_pair = 0;
   loop.columns = columns;
   loop.last_end = columns + tiles * kWordsPerTile * stride;
   loop.first_end = columns + ((tiles - 1) % kSegmentTiles + 1) * kWordsPerTile * stride;

@@ -43,10 +43,12 @@ struct ChannelLoop {
   int32_t minus_sums[kPixels];  // of the values of each column
   const uint32_t* first_end;    // of the first segment of columns of 2 by 2 bits
   const uint32_t* last_end;     // of the last one
+  uint32_t entry;               // for the loop to remember something, 0 at first
+  int32_t second_pair;          // conv2d, loops over two pixels: whether to take the other two then
 };
-static_assert(offsetof(ChannelLoop, last_end) == 76 && sizeof(ChannelLoop) == 80, "see .inc");
+static_assert(offsetof(ChannelLoop, entry) == 80 && sizeof(ChannelLoop) == 88, "see .inc");
 
-using RunChannelLoop = void (*)(const ChannelLoop* loop);
+using RunChannelLoop = void (*)(ChannelLoop* loop);
 
 // What distinguishes the variants of a kernel, besides the code that makes columns.
 struct ChannelLoopVariant {
@@ -57,10 +59,10 @@ struct ChannelLoopVariant {
   bool per_channel;
 };
 
-#define TFMIX_DECLARE_LOOPS_(kernel_, weights_)                                    \
-  extern "C" void tfmix_##kernel_##_loop_##weights_##_o8(const ChannelLoop* loop); \
-  extern "C" void tfmix_##kernel_##_loop_##weights_##_o4(const ChannelLoop* loop); \
-  extern "C" void tfmix_##kernel_##_loop_##weights_##_o2(const ChannelLoop* loop);
+#define TFMIX_DECLARE_LOOPS_(kernel_, weights_)                              \
+  extern "C" void tfmix_##kernel_##_loop_##weights_##_o8(ChannelLoop* loop); \
+  extern "C" void tfmix_##kernel_##_loop_##weights_##_o4(ChannelLoop* loop); \
+  extern "C" void tfmix_##kernel_##_loop_##weights_##_o2(ChannelLoop* loop);
 
 // The variant of `kernel_` with these bits, of `weights_` w8, w4, w2 or w2a2.
 #define TFMIX_LOOP_OF_(kernel_, weights_, output_bits_)         \

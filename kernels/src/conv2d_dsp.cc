@@ -74,38 +74,37 @@ void Run(const tfmix_conv_params& p, const uint8_t* input, const uint8_t* consta
   LoopLayer layer(p, variant, constants, channels,
                   p.kernel_height * p.kernel_width * p.input_channels, block_channels, columns,
                   kPixels);
+  const int32_t per_byte = 8 / variant.output_bits;
   const int32_t pixel_bits = channels * variant.output_bits;
   const bool whole_bytes = pixel_bits % 8 == 0;
   layer.loop.distance = pixel_bits / 8;
   // The unused bits behind the last pixel stay as they are from here on.
-  if (!whole_bytes) output[(pixels * channels - 1) / (8 / variant.output_bits)] = 0;
+  if (!whole_bytes) output[(pixels * channels - 1) / per_byte] = 0;
 
   Position position = {0, 0, 0};
-  uint8_t* next = output;
-  for (int32_t pixel = 0; pixel < pixels;) {
-    const int32_t end = std::min(pixel + kPixels, pixels);
-    gather(p, input, end - pixel, &position, columns, layer.loop.minus_sums);
-    layer.loop.columns = columns;
-    layer.loop.end = layer.loop.last_end;
-    for (;;) {
-      const int32_t used = std::min(block_pixels, end - pixel);
-      int32_t channel = 0;
-      if (used == block_pixels && whole_bytes) {
-        layer.ComputeBlocks(next);
-        next += block_pixels * layer.loop.distance;
-        channel = layer.whole_channels();
+  for (int32_t pixel = 0; pixel < pixels; pixel += kPixels) {
+    const int32_t count = std::min(kPixels, pixels - pixel);
+    gather(p, input, count, &position, columns, layer.loop.minus_sums);
+    int32_t computed = 0;
+    if (count == kPixels && whole_bytes) {
+      layer.loop.second_pair = block_pixels != kPixels;
+      layer.ComputeBlocks(output + pixel * channels / per_byte);
+      layer.loop.second_pair = 0;
+      computed = layer.whole_channels();
+      if (computed == channels) continue;
+    }
+    for (int32_t i = 0; i < count; i += block_pixels) {
+      for (int32_t channel = computed; channel < channels; channel += block_channels) {
+        layer.ComputeStaged(channel, std::min(block_pixels, count - i), (pixel + i) * channels,
+                            output);
       }
-      for (; channel < channels; channel += block_channels) {
-        layer.ComputeStaged(channel, used, pixel * channels, output);
-      }
-      pixel += used;
-      if (pixel == end) break;
       // The second half of the columns.
       layer.loop.columns += block_pixels;
       layer.loop.end += block_pixels;
-      layer.loop.minus_sums[0] = layer.loop.minus_sums[2];
-      layer.loop.minus_sums[1] = layer.loop.minus_sums[3];
+      std::copy_n(layer.loop.minus_sums + 2, 2, layer.loop.minus_sums);
     }
+    layer.loop.columns = columns;
+    layer.loop.end = layer.loop.last_end;
   }
 }
 

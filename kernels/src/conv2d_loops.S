@@ -6,7 +6,7 @@
 @
 @ For each bit-width of weights and of outputs there is a function
 @
-@     void tfmix_conv2d_loop_<weights>_o<output bits>(const struct ChannelLoop *loop)
+@     void tfmix_conv2d_loop_<weights>_o<output bits>(struct ChannelLoop *loop)
 @
 @ with <weights> = w8, w4, w2 or, for inputs and weights of 2 bits, w2a2.
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32) && !defined(TFMIX_PORTABLE)
@@ -26,11 +26,12 @@ w0      .req    r12             @ weights of one or two channels
 w1      .req    lr
 @ r4 to r11 are the sums: [channel][pixel].
 
-@ Behind the copy of the struct and ENTRY:
-        .equ    HALF_BYTE, 84   @ o2: whether a byte is half written
-        .equ    MASK, 88        @ w2a2
-        .equ    TOTALS, 92      @ w2a2: of the segments so far
-        .equ    FRAME_BYTES, 124
+@ Behind the copy of the struct:
+        .equ    HALF_BYTE, 88   @ o2: whether a byte is half written
+        .equ    STRUCT, 88      @ w2: where the struct lies, and HALF
+        .equ    MASK, 92        @ w2a2
+        .equ    TOTALS, 96      @ w2a2: of the segments so far
+        .equ    FRAME_BYTES, 128
 
 @ Tiles that a turn of the inner loop takes, and bytes of the columns in a segment.
         .equ    LOG2_TILES_PER_TURN, 2
@@ -423,6 +424,36 @@ w1      .req    lr
         STORE_2_PIXELS strb, 1
         .endm
 
+@ ---- Next pixels ---------------------------------------------------------------------------------------
+
+        .macro  NEXT_PIXELS_2_BY_4 block
+        .endm
+
+@ The other two pixels begin where these did.
+        .macro  NEXT_PIXELS_4_BY_2 block
+        ldr     x0, [sp, #SECOND_PAIR]
+        cbz     x0, 4f
+        movs    x0, #0
+        str     x0, [sp, #SECOND_PAIR]
+        ldr     column, [sp, #STRUCT]
+        ldr     weights, [column, #WEIGHTS - HALF]
+        ldr     x0, [column, #MULTIPLIER - HALF]
+        str     x0, [sp, #MULTIPLIER]
+        ldrd    x0, x1, [column, #BIAS - HALF]
+        strd    x0, x1, [sp, #BIAS]
+        ldrd    x0, x1, [column, #OUTPUT - HALF]
+        add     x0, x0, x1, lsl #1
+        str     x0, [sp, #OUTPUT]
+        ldrd    x0, x1, [sp, #MINUS_SUMS + 8]
+        strd    x0, x1, [sp, #MINUS_SUMS]
+        ldrd    x0, x1, [sp, #END]
+        adds    x0, #8
+        adds    x1, #8
+        strd    x0, x1, [sp, #END]
+        b       \block
+4:
+        .endm
+
 @ ---- The functions --------------------------------------------------------------------------------------
 
         .macro  CHANNEL_LOOP name, kind, shape, output_bits
@@ -433,7 +464,9 @@ w1      .req    lr
         .thumb_func
 tfmix_conv2d_loop_\name:
         ENTER   FRAME_BYTES, LOG2_TILES_PER_TURN, .Lturn_\name, .Lturn_end_\name
-        .ifc    \output_bits, 2
+        .ifc    \kind, w2
+        str     r0, [sp, #STRUCT]
+        .else
         movs    r1, #0
         str     r1, [sp, #HALF_BYTE]
         .endif
@@ -466,6 +499,7 @@ tfmix_conv2d_loop_\name:
         ldr     x0, [sp, #WEIGHTS_END]
         cmp     weights, x0
         bne     .Lblock_\name
+        NEXT_PIXELS_\shape .Lblock_\name
         LEAVE   FRAME_BYTES
         .size   tfmix_conv2d_loop_\name, . - tfmix_conv2d_loop_\name
         .endm

@@ -3,7 +3,7 @@
 @ Each turn of the outer loop computes four outputs, from one group of tiles where a tile has four
 @ channels and from two groups side by side where it has two. There is a function
 @
-@     void tfmix_fully_connected_loop_<weights>_o<output bits>(const struct ChannelLoop *loop)
+@     void tfmix_fully_connected_loop_<weights>_o<output bits>(struct ChannelLoop *loop)
 @
 @ for each bit-width of weights and outputs; <weights> is as in conv2d_loops.S.
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32) && !defined(TFMIX_PORTABLE)
@@ -25,8 +25,8 @@ field   .req    r10
 mask    .req    r11
 end     .req    lr              @ of the column
 
-        .equ    TOTALS, 84      @ w2a2: of the segments so far
-        .equ    FRAME_BYTES, 100
+        .equ    TOTALS, 88      @ w2a2: of the segments so far
+        .equ    FRAME_BYTES, 104
 
         .equ    LOG2_TILES_PER_TURN, 2
         .equ    TILES_PER_TURN, 1 << LOG2_TILES_PER_TURN

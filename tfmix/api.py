@@ -14,6 +14,7 @@ from tfmix.errors import BudgetError, TfmixError
 from tfmix.export.c_source import export_c_network
 from tfmix.export.flatbuffer import export_network, file_size
 from tfmix.export.load import load_network
+from tfmix.export.op_resolver import export_resolver_of
 from tfmix.fakequant.apply import (
     apply,
     get_policy,
@@ -147,8 +148,9 @@ def memory_report(
       model: a float or fake-quant tf_keras model, or a Graph.
       policy: None for the bits now set in a fake-quant model.
       budget: the limits to compare with.
-      accounting: "deployed" counts the exported file and the planned arena, "paper" counts as
-        Rusci et al. 2020 do; None takes the budget's, or "deployed".
+      accounting: "deployed" counts the exported file and the arena that TensorFlow Lite Micro
+        uses on a Cortex-M, "paper" counts as Rusci et al. 2020 do; None takes the budget's, or
+        "deployed".
       weights, batch_norm: as in quantize_model; a fake-quant model knows its own.
     """
     _check_kind("policy", policy, QuantizationPolicy)
@@ -182,14 +184,35 @@ def convert(model: tf_keras.Model) -> IntegerModel:
     return IntegerModel(convert_network(model))
 
 
-def export(model: tf_keras.Model | IntegerModel, path: str | os.PathLike[str]) -> Path:
+def export(
+    model: tf_keras.Model | IntegerModel,
+    path: str | os.PathLike[str],
+    *,
+    resolver: str | os.PathLike[str] | None = None,
+) -> Path:
     """Writes a `.tflite` file with custom ops (docs/format.md), whole or not at all.
+
+    model: a fake-quant model, which is converted first, or an IntegerModel.
+    resolver: where `export_resolver` is to write the operators of the model, if anywhere.
+    """
+    if not isinstance(model, IntegerModel):
+        model = convert(model)
+    if resolver is not None:
+        export_resolver(model, resolver)
+    return export_network(model.network, path)
+
+
+def export_resolver(
+    model: tf_keras.Model | IntegerModel, path: str | os.PathLike[str] = "model_ops.h"
+) -> Path:
+    """Writes the C++ header that registers the model's operators in TensorFlow Lite Micro, and no
+    others (docs/tflm.md). Its namespace is the name of the file.
 
     model: a fake-quant model, which is converted first, or an IntegerModel.
     """
     if not isinstance(model, IntegerModel):
         model = convert(model)
-    return export_network(model.network, path)
+    return export_resolver_of(model.network, path)
 
 
 def export_c(

@@ -11,10 +11,10 @@
 #include <cstring>
 
 #include "machine.h"
+#include "op_table.h"
 #include "tensorflow/lite/micro/micro_interpreter.h"
 #include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
 #include "tensorflow/lite/schema/schema_generated.h"
-#include "tfmix/tflm.h"
 
 namespace tfmix::tflm_test {
 namespace {
@@ -30,37 +30,15 @@ uint8_t data[kDataSize];
 
 // ---- The operators ------------------------------------------------------------------------------
 
-constexpr unsigned kOps = 217;
-using Resolver = tflite::MicroMutableOpResolver<kOps>;
+using Resolver = tflite::MicroMutableOpResolver<kOperatorCount>;
 
 // Every variant there is.
 bool AddAll(Resolver* resolver) {
-  bool ok = true;
-#define TFMIX_ADD_NAMED_(name_) ok = ok && AddTFMIX_##name_(*resolver) == kTfLiteOk;
-#define TFMIX_ADD_EXPANDED_(name_) TFMIX_ADD_NAMED_(name_)
-#define TFMIX_ADD_WEIGHTED_(kernel_, a_, w_, o_, z_) \
-  TFMIX_ADD_EXPANDED_(TFMIX_WEIGHTED_NAME_(kernel_, a_, w_, o_, TFMIX_CAPITAL_##z_##_))
-#define TFMIX_ADD_CONV2D_(a_, w_, o_, z_) TFMIX_ADD_WEIGHTED_(CONV2D, a_, w_, o_, z_)
-#define TFMIX_ADD_DEPTHWISE_(a_, w_, o_, z_) TFMIX_ADD_WEIGHTED_(DEPTHWISE_CONV2D, a_, w_, o_, z_)
-#define TFMIX_ADD_FULLY_(a_, w_, o_, z_) TFMIX_ADD_WEIGHTED_(FULLY_CONNECTED, a_, w_, o_, z_)
-#define TFMIX_ADD_ADD_(a_, b_, o_) TFMIX_ADD_NAMED_(ADD_A##a_##B##b_##O##o_)
-#define TFMIX_ADD_CONCATENATE_(o_) TFMIX_ADD_NAMED_(CONCATENATE_O##o_)
-#define TFMIX_ADD_REQUANTIZE_(a_, o_) TFMIX_ADD_NAMED_(REQUANTIZE_A##a_##O##o_)
-#define TFMIX_ADD_AVERAGE_POOL_(a_, o_) TFMIX_ADD_NAMED_(AVERAGE_POOL_A##a_##O##o_)
-#define TFMIX_ADD_MAX_POOL_(a_) TFMIX_ADD_NAMED_(MAX_POOL_A##a_)
-#define TFMIX_ADD_PAD_(a_) TFMIX_ADD_NAMED_(PAD_A##a_)
-#define TFMIX_ADD_SOFTMAX_(a_, o_) TFMIX_ADD_NAMED_(SOFTMAX_A##a_##O##o_)
-  TFMIX_CONV2D_VARIANTS(TFMIX_ADD_CONV2D_)
-  TFMIX_DEPTHWISE_CONV2D_VARIANTS(TFMIX_ADD_DEPTHWISE_)
-  TFMIX_FULLY_CONNECTED_VARIANTS(TFMIX_ADD_FULLY_)
-  TFMIX_ADD_VARIANTS(TFMIX_ADD_ADD_)
-  TFMIX_CONCATENATE_VARIANTS(TFMIX_ADD_CONCATENATE_)
-  TFMIX_REQUANTIZE_VARIANTS(TFMIX_ADD_REQUANTIZE_)
-  TFMIX_AVERAGE_POOL_VARIANTS(TFMIX_ADD_AVERAGE_POOL_)
-  TFMIX_MAX_POOL_VARIANTS(TFMIX_ADD_MAX_POOL_)
-  TFMIX_PAD_VARIANTS(TFMIX_ADD_PAD_)
-  TFMIX_SOFTMAX_VARIANTS(TFMIX_ADD_SOFTMAX_)
-  return ok;
+  for (const Operator& op : kOperators) {
+    const TFLMRegistration* registration = op.registration();
+    if (resolver->AddCustom(registration->custom_name, registration) != kTfLiteOk) return false;
+  }
+  return true;
 }
 
 // ---- The file -----------------------------------------------------------------------------------

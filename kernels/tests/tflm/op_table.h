@@ -1,0 +1,36 @@
+// All operators, for tests that walk through them.
+#ifndef TFMIX_TESTS_TFLM_OP_TABLE_H_
+#define TFMIX_TESTS_TFLM_OP_TABLE_H_
+
+#include <cstdint>
+
+#include "tfmix/kernels.h"
+#include "tfmix/tflm.h"
+
+namespace tfmix::tflm_test {
+
+enum class Kernel {
+  kConv2d,
+  kDepthwiseConv2d,
+  kFullyConnected,
+  kAdd,
+  kConcatenate,
+  kRequantize,
+  kAveragePool,
+  kMaxPool,
+  kPad,
+  kSoftmax,
+};
+
+struct Operator {
+  Kernel kernel;
+  tfmix_variant variant;
+  const TFLMRegistration* (*registration)();
+};
+
+constexpr int32_t kOperatorCount = 217;
+extern const Operator kOperators[kOperatorCount];
+
+}  // namespace tfmix::tflm_test
+
+#endif  // TFMIX_TESTS_TFLM_OP_TABLE_H_

@@ -1,0 +1,94 @@
+"""The fuzz target of the bridge: builds it, makes seeds, packs what was found.
+
+    python tests/tflm/fuzzing.py build DIRECTORY    the target with libFuzzer; needs clang
+    python tests/tflm/fuzzing.py seeds DIRECTORY    a valid node of every variant
+    python tests/tflm/fuzzing.py pack DIRECTORY     DIRECTORY becomes tests/tflm/corpus.zip
+
+TFLM_INCLUDE_DIRS and TFLM_LIBRARY name TensorFlow Lite Micro, see tflm_programs.py.
+"""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from kernel_cases import random_case
+from target import KERNELS
+from tflm_programs import BRIDGE_SOURCES, HOST_KERNEL_SOURCES, TESTS, include_flags, library
+
+from tfmix.export.options import Header
+from tfmix.integer.abi import all_variants
+from tfmix.integer.lower import lower, plane_of
+
+CORPUS = Path(__file__).with_name("corpus.zip")
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+SOURCES = (*BRIDGE_SOURCES, TESTS / "fuzz_bridge.cc", TESTS / "op_table.cc")
+_SEEDS_PER_VARIANT = 2
+
+
+def build(directory: Path) -> Path:
+    """The target with libFuzzer."""
+    return compile_target(directory, "clang++", ("-fsanitize=fuzzer",), ())
+
+
+def compile_target(
+    directory: Path, compiler: str, flags: tuple[str, ...], sources: tuple[Path, ...]
+) -> Path:
+    """Compiled with the sanitizers. TflmMissing if TFLM is not given."""
+    directory.mkdir(parents=True, exist_ok=True)
+    words = [compiler, "-std=c++17", "-O1", "-g1", "-w", "-fno-rtti", *SANITIZE, *flags]
+    words += [f"-I{KERNELS / 'include'}", *include_flags()]
+    objects = []
+    for source in (*HOST_KERNEL_SOURCES, *SOURCES, *sources):
+        objects.append(directory / f"{source.name}.o")
+        subprocess.run([*words, "-c", source, "-o", objects[-1]], check=True)
+    path = directory / "fuzz_bridge"
+    link = [*words, "-Wl,--allow-multiple-definition", *objects, library("TFLM_LIBRARY")]
+    subprocess.run([*link, "-o", path], check=True)
+    return path
+
+
+def seed(variant: str, index: int) -> bytes:
+    """A valid node, in the words of kernels/tests/tflm/fuzz_bridge.cc."""
+    name = variant.encode()
+    case = random_case(variant, np.random.default_rng((zlib.crc32(name), index)))
+    call = lower(case.node, case.tensors)
+    options = Header(3, 1.0, plane_of(case.node)).pack() + call.params
+    inputs = len(call.inputs) + bool(call.constants)
+    number = all_variants().index(variant)
+    head = struct.pack("<HBBBH", number, inputs, 1, 0, len(options))
+    tensors = b"".join(struct.pack("<BI", 0, i) for i in range(1, inputs + 2))
+    return head + options + tensors
+
+
+def write_seeds(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for variant in all_variants():
+        for index in range(_SEEDS_PER_VARIANT):
+            (directory / f"{variant}.{index}").write_bytes(seed(variant, index))
+
+
+def pack(directory: Path) -> None:
+    """Deterministic: names are numbers, in order of size and content, without dates."""
+    files = sorted((path.read_bytes() for path in directory.iterdir()), key=lambda b: (len(b), b))
+    with zipfile.ZipFile(CORPUS, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for number, content in enumerate(files):
+            archive.writestr(zipfile.ZipInfo(f"{number:05}"), content, zipfile.ZIP_DEFLATED)
+
+
+def read_corpus() -> list[bytes]:
+    with zipfile.ZipFile(CORPUS) as archive:
+        return [archive.read(name) for name in archive.namelist()]
+
+
+if __name__ == "__main__":
+    command, directory = sys.argv[1], Path(sys.argv[2])
+    {"build": build, "seeds": write_seeds, "pack": pack}[command](directory)

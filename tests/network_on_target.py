@@ -27,6 +27,7 @@ from target import (
 
 import tfmix
 from tfmix.budget import Budget
+from tfmix.integer import abi
 from tfmix.integer.model import IntegerNetwork, IntegerNode
 from tfmix.integer.schedule import schedule_of
 
@@ -199,6 +200,5 @@ def _code_by_object(map_file: Path) -> dict[Path, int]:
 
 
 def _linked_variants(elf: Path) -> tuple[str, ...]:
-    names = re.findall(r" T (tfmix_\w+)", command("arm-none-eabi-nm", elf))
-    others = ("_prepare", "_message")
-    return tuple(sorted(name for name in names if not name.endswith(others)))
+    names = re.findall(r" T tfmix_(\w+)", command("arm-none-eabi-nm", elf))
+    return tuple(sorted(set(names) & set(abi.all_variants())))

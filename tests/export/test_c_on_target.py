@@ -52,7 +52,7 @@ def test_outputs_on_the_board(board, model, kernels, tmp_path):
     np.testing.assert_array_equal(outcome.outputs, model.run(q))
     network = model.network
     assert firmware.arena == plan(schedule_of(network)).total
-    calls = {f"tfmix_{lower(node, network.tensors).variant}" for node in network.nodes}
+    calls = {lower(node, network.tensors).variant for node in network.nodes}
     assert set(firmware.variants) == calls
     assert macs(network) < outcome.instructions.min()
     assert 0 < outcome.stack <= STACK_SIZE

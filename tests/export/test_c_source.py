@@ -19,6 +19,7 @@ import tfmix
 from tfmix.errors import TfmixError
 from tfmix.export import c_source
 from tfmix.export.c_source import c_sources, export_c_network
+from tfmix.integer import abi
 from tfmix.integer.inference import IntegerModel
 from tfmix.integer.lower import lower
 from tfmix.integer.model import IntegerNetwork, Kernel
@@ -96,7 +97,7 @@ def variants_of(model: IntegerNetwork) -> set[str]:
 def linked_variants(program: Path) -> set[str]:
     """Variants whose code is in a program."""
     symbols = re.findall(r" T tfmix_(\w+)", run("nm", program).decode())
-    return {s for s in symbols if not s.endswith("_prepare") and s != "status_message"}
+    return set(symbols) & set(abi.all_variants())
 
 
 # -- what it computes ---------------------------------------------------------------------------

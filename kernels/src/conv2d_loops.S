@@ -40,37 +40,49 @@ w1      .req    lr
 
 @ ---- Inner loops: one tile of weights -------------------------------------------------------------
 
-@ Two channels, in w0 and w1, by four pixels.
-        .macro  MULTIPLY_2_BY_4
+@ Two channels, in w0 and w1, by four pixels: the first two pixels are loaded before w0 and w1 are
+@ unpacked, and the word behind, if there is a `next` one, once w0 is free, so that neither has to be
+@ waited for.
+        .macro  LOAD_PIXELS
         ldrd    x0, x1, [column], #8
+        .endm
+
+        .macro  MULTIPLY_2_BY_4 next:vararg
         smlad   r4, w0, x0, r4
         smlad   r8, w1, x0, r8
         smlad   r5, w0, x1, r5
         smlad   r9, w1, x1, r9
-        ldrd    x0, x1, [column], #8
+        LOAD_PIXELS
         smlad   r6, w0, x0, r6
-        smlad   r10, w1, x0, r10
         smlad   r7, w0, x1, r7
+        \next
+        smlad   r10, w1, x0, r10
         smlad   r11, w1, x1, r11
         .endm
 
 @ 8 bits: bytes 0 and 2 are the first channel's, 1 and 3 the second's.
-        .macro  TILE_w8
-        .rept   2
-        ldr     w0, [weights], #4
+        .macro  UNPACK_w8
+        LOAD_PIXELS
         uxtb16  w1, w0, ror #8
         uxtb16  w0, w0
+        .endm
+
+        .macro  TILE_w8
+        ldr     w0, [weights], #4
+        UNPACK_w8
+        MULTIPLY_2_BY_4 ldr w0, [weights], #4
+        UNPACK_w8
         MULTIPLY_2_BY_4
-        .endr
         .endm
 
 @ 4 bits: a byte holds both channels. w1 keeps both, as first + 16 * second.
         .macro  TILE_w4
         ldr     w0, [weights]
+        LOAD_PIXELS
         uxtb16  w1, w0
         and     w0, w1, #0x000F000F
-        MULTIPLY_2_BY_4
-        ldr     w0, [weights], #4
+        MULTIPLY_2_BY_4 ldr w0, [weights], #4
+        LOAD_PIXELS
         uxtb16  w1, w0, ror #8
         and     w0, w1, #0x000F000F
         MULTIPLY_2_BY_4
@@ -106,11 +118,12 @@ w1      .req    lr
         ldr     x0, [sp, #MASK]
         and     w1, x0, w0, ror #2
         and     w0, x0, w0
-        MULTIPLY_2_BY_4
-        ldr     w0, [weights], #4
+        LOAD_PIXELS
+        MULTIPLY_2_BY_4 ldr w0, [weights], #4
         ldr     x0, [sp, #MASK]
         and     w1, x0, w0, ror #10
         and     w0, x0, w0, ror #8
+        LOAD_PIXELS
         MULTIPLY_2_BY_4
         .endm
 

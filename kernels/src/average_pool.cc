@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "channel_group.h"
 #include "checks.h"
 #include "packing.h"
 #include "requantize.h"
@@ -13,14 +14,70 @@
 namespace tfmix {
 namespace {
 
-constexpr int32_t kChannelRun = 32;  // channels computed together
-
 // The average's multiplier of `count` elements. Neither operand is negative, so the sum fits
 // uint32.
 int32_t MultiplierOfMean(int32_t multiplier, int32_t count) {
   const uint32_t n = static_cast<uint32_t>(count);
   return static_cast<int32_t>((static_cast<uint32_t>(multiplier) + n / 2) / n);
 }
+
+#if TFMIX_DSP
+
+// Sums of four channels over a window. They are taken two by two in 16 bits, which hold 257 bytes.
+class GroupSums {
+ public:
+  void Add(uint32_t bytes) {
+    if (room_ == 0) Flush();
+    --room_;
+    even_ = Uxtab16(even_, bytes);
+    odd_ = Uxtab16Ror8(odd_, bytes);
+  }
+  void Flush() {
+    sums_[0] += static_cast<int32_t>(even_ & 0xFFFF);
+    sums_[1] += static_cast<int32_t>(odd_ & 0xFFFF);
+    sums_[2] += static_cast<int32_t>(even_ >> 16);
+    sums_[3] += static_cast<int32_t>(odd_ >> 16);
+    even_ = odd_ = 0;
+    room_ = kRoom;
+  }
+  int32_t operator[](int32_t k) const { return sums_[k]; }
+
+ private:
+  static constexpr int32_t kRoom = 257;
+  uint32_t even_ = 0;
+  uint32_t odd_ = 0;
+  int32_t room_ = kRoom;
+  int32_t sums_[kGroup] = {};
+};
+
+template <int kInputBits, int kOutputBits>
+void AveragePool(const tfmix_average_pool_params& p, const uint8_t* input, uint8_t* output) {
+  ClearUnusedBits<kOutputBits>(p.output_height * p.output_width * p.output_channels, output);
+  ForEachOutputPixel(p, [&](const WindowSpan& rows, const WindowSpan& columns, int32_t index) {
+    const int32_t count = rows.Count() * columns.Count();
+    const int32_t multiplier = MultiplierOfMean(p.multiplier, count);
+    const int32_t zero = count * p.input_zero_point;
+    for (int32_t begin = 0; begin < p.output_channels; begin += kGroup) {
+      const ChannelGroup group = {begin, std::min(kGroup, p.output_channels - begin),
+                                  p.output_channels};
+      GroupSums sums;
+      ForEachElement(rows, columns, [&](int32_t row, int32_t column) {
+        sums.Add(LoadGroup<kInputBits>(group, input, InputIndex(p, row, column)));
+      });
+      sums.Flush();
+      const auto mean = [&](int32_t k) {
+        return Usat<kOutputBits>(Smmlar(WrappingShiftLeft(sums[k] - zero, p.left_shift), multiplier,
+                                        p.output_zero_point));
+      };
+      StoreGroup<kOutputBits>(group, mean(0) | mean(1) << 8 | mean(2) << 16 | mean(3) << 24, index,
+                              output);
+    }
+  });
+}
+
+#else
+
+constexpr int32_t kChannelRun = 32;  // channels computed together
 
 template <int kInputBits, int kOutputBits>
 void AveragePool(const tfmix_average_pool_params& p, const uint8_t* input, uint8_t* output) {
@@ -45,6 +102,8 @@ void AveragePool(const tfmix_average_pool_params& p, const uint8_t* input, uint8
     }
   });
 }
+
+#endif  // TFMIX_DSP
 
 }  // namespace
 }  // namespace tfmix

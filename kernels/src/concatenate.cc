@@ -9,6 +9,17 @@
 namespace tfmix {
 namespace {
 
+// One input, whose pixels go to the output's from channel `first_channel` on.
+template <int kInputBits, int kOutputBits>
+void CopyChannels(const tfmix_concatenate_params& p, const tfmix_concatenate_input& d,
+                  const uint8_t* input, int32_t first_channel, uint8_t* output) {
+  const Rescale rescale = {d.zero_point, d.multiplier, d.left_shift, p.output_zero_point};
+  for (int32_t pixel = 0; pixel < p.pixels; ++pixel) {
+    RescaleRun<kInputBits, kOutputBits>(rescale, input, pixel * d.channels, output,
+                                        pixel * p.output_channels + first_channel, d.channels);
+  }
+}
+
 template <int kOutputBits>
 void Concatenate(const tfmix_concatenate_params& p, const tfmix_concatenate_input* descriptions,
                  const uint8_t* const* inputs, uint8_t* output) {
@@ -16,11 +27,10 @@ void Concatenate(const tfmix_concatenate_params& p, const tfmix_concatenate_inpu
   int32_t first_channel = 0;
   for (int32_t k = 0; k < p.input_count; ++k) {
     const tfmix_concatenate_input& d = descriptions[k];
-    const Rescale rescale = {d.bits, d.zero_point, d.multiplier, d.left_shift, p.output_zero_point};
-    for (int32_t pixel = 0; pixel < p.pixels; ++pixel) {
-      RescaleRun<kOutputBits>(rescale, inputs[k], pixel * d.channels, output,
-                              pixel * p.output_channels + first_channel, d.channels);
-    }
+    const auto copy = d.bits == 2   ? CopyChannels<2, kOutputBits>
+                      : d.bits == 4 ? CopyChannels<4, kOutputBits>
+                                    : CopyChannels<8, kOutputBits>;
+    copy(p, d, inputs[k], first_channel, output);
     first_channel += d.channels;
   }
 }

@@ -15,12 +15,12 @@
 #include <cstdint>
 #include <utility>
 
+#include "channel_group.h"
 #include "checks.h"
 #include "tfmix/kernels.h"
 
 namespace tfmix {
 
-constexpr int32_t kGroup = 4;            // channels computed together
 constexpr int32_t kBlock = 4;            // output columns computed together by the inner loops
 constexpr int32_t kMostColumns = 64;     // output columns computed from one filling of the ring
 constexpr int32_t kPairBytes = 4;        // two int16

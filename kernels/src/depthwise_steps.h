@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "channel_group.h"
 #include "depthwise_layout.h"
 #include "dsp.h"
 #include "packing.h"
@@ -20,39 +21,6 @@
 #if TFMIX_DSP
 
 namespace tfmix {
-
-// Consecutive channels, first + [0, count), of a tensor whose pixels have `channels`.
-struct ChannelGroup {
-  int32_t first;
-  int32_t count;  // 1 to kGroup
-  int32_t channels;
-};
-
-// Whether a group's elements of every pixel are whole bytes.
-template <int kBits>
-inline bool FillsBytes(const ChannelGroup& g) {
-  return g.count == kGroup && BitOffset<kBits>(g.first | g.channels) == 0;
-}
-
-// Four packed elements in the low bits: 8, 16 or 32 of them.
-template <int kBits>
-inline uint32_t LoadBytes(const uint8_t* data) {
-  uint32_t packed = 0;
-  std::memcpy(&packed, data, kGroup * kBits / 8);
-  return packed;
-}
-
-// Up to four elements from any bit on. Above them lies what shares their last byte.
-template <int kBits>
-TFMIX_FOR_SIZE uint32_t LoadBits(const uint8_t* data, int32_t first, int32_t count) {
-  const int32_t offset = BitOffset<kBits>(first);
-  data += first / kPerByte<kBits>;
-  uint32_t packed = 0;
-  for (int32_t bit = 0; bit < offset + count * kBits; bit += 8) {
-    packed |= static_cast<uint32_t>(*data++) << bit;
-  }
-  return packed >> offset;
-}
 
 // A pair for each channel of a group.
 struct FourPairs {
@@ -151,9 +119,8 @@ struct TapPairs {
 // The pairs of all window rows of four channels, twice over; channel k from
 // table[k * channel_step] on. Taps outside the window are zero.
 template <int kBits>
-void ExpandWeights(const DepthwiseAxes& axes, const ChannelGroup& group,
-                                  const PackedWeights& w, const TapPairs& taps,
-                                  int32_t channel_step, Int16Pair* table) {
+void ExpandWeights(const DepthwiseAxes& axes, const ChannelGroup& group, const PackedWeights& w,
+                   const TapPairs& taps, int32_t channel_step, Int16Pair* table) {
   const bool fills_bytes = FillsBytes<kBits>(group);
   const auto zero_point = [&](int32_t k) {
     const int32_t value = w.zero_points[w.per_channel && k < group.count ? group.first + k : 0];
@@ -190,46 +157,21 @@ void ExpandWeights(const DepthwiseAxes& axes, const ChannelGroup& group,
 
 // ---- Output -------------------------------------------------------------------------------------
 
-// Four elements, a byte each -> packed in the low bits. Above them lies something.
-template <int kBits>
-inline uint32_t PackFour(uint32_t bytes) {
-  if constexpr (kBits == 4) {
-    bytes = Uxtb16(bytes | bytes >> 4);
-    return bytes | bytes >> 8;
-  }
-  if constexpr (kBits == 2) {
-    bytes |= bytes >> 6;
-    return bytes | bytes >> 12;
-  }
-  return bytes;
-}
-
 // Pixels of four bytes each, of which the first group.count count, go to element `index` of the
 // output and, `step` elements apart, behind it.
-template <int kBits>
-TFMIX_FOR_SIZE void StoreBits(const ChannelGroup& group, const uint8_t* stage, int32_t count,
-                              int32_t index, int32_t step, uint8_t* output) {
-  for (; count != 0; --count, index += step, stage += kGroup) {
-    for (int32_t k = 0; k < group.count; ++k) {
-      uint8_t& byte = output[(index + k) / kPerByte<kBits>];
-      const int32_t shift = BitOffset<kBits>(index + k);
-      byte = static_cast<uint8_t>((byte & ~(kMaxLevel<kBits> << shift)) | (stage[k] << shift));
-    }
-  }
-}
-
 template <int kBits>
 void StoreRow(const ChannelGroup& group, const uint8_t* stage, int32_t count, int32_t index,
               int32_t step, uint8_t* output) {
   if (!FillsBytes<kBits>(group)) {
-    return StoreBits<kBits>(group, stage, count, index, step, output);
+    for (; count != 0; --count, index += step, stage += kGroup) {
+      StoreBits<kBits>(LoadWord(stage), index, group.count, output);
+    }
+    return;
   }
   step /= kPerByte<kBits>;
   uint8_t* out = output + index / kPerByte<kBits>;
-#pragma GCC unroll 2
   for (; count != 0; --count, out += step, stage += kGroup) {
-    const uint32_t packed = PackFour<kBits>(LoadWord(stage));
-    std::memcpy(out, &packed, kGroup * kBits / 8);
+    StoreBytes<kBits>(LoadWord(stage), out);
   }
 }
 

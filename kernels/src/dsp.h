@@ -75,14 +75,19 @@ inline Int16Pair Ssub16(Int16Pair a, Int16Pair b) {
 inline Int16Pair Uxtb16(uint32_t bytes) { return bytes & 0x00FF00FF; }
 // Bytes 1 and 3.
 inline Int16Pair Uxtb16Ror8(uint32_t bytes) { return bytes >> 8 & 0x00FF00FF; }
-// Sums of bytes, at most 255.
-inline uint32_t Uqadd8(uint32_t a, uint32_t b) {
-  uint32_t sums = 0;
+// Two uint16 sums, each with a byte more: 0 and 2, or 1 and 3.
+inline uint32_t Uxtab16(uint32_t sums, uint32_t bytes) {
+  return LowHalves(sums + (bytes & 0xFF), (sums >> 16) + (bytes >> 16 & 0xFF));
+}
+inline uint32_t Uxtab16Ror8(uint32_t sums, uint32_t bytes) { return Uxtab16(sums, bytes >> 8); }
+// The larger of each two bytes.
+inline uint32_t Max8(uint32_t a, uint32_t b) {
+  uint32_t largest = 0;
   for (int shift = 0; shift < 32; shift += 8) {
-    const uint32_t sum = (a >> shift & 0xFF) + (b >> shift & 0xFF);
-    sums |= (sum > 0xFF ? 0xFF : sum) << shift;
+    const uint32_t x = a >> shift & 0xFF, y = b >> shift & 0xFF;
+    largest |= (x > y ? x : y) << shift;
   }
-  return sums;
+  return largest;
 }
 // sum + the four bytes
 inline uint32_t AddBytes(uint32_t bytes, uint32_t sum) {
@@ -91,6 +96,10 @@ inline uint32_t AddBytes(uint32_t bytes, uint32_t sum) {
 // sum + round(a * b / 2^32), ties upwards: Requantize of requantize.h and a zero point.
 inline int32_t Smmlar(int32_t a, int32_t b, int32_t sum) {
   return sum + static_cast<int32_t>((int64_t{a} * b + (int64_t{1} << 31)) >> 32);
+}
+// sum - a * b / 2^32, rounded downwards.
+inline int32_t Smmls(int32_t a, int32_t b, int32_t sum) {
+  return sum + static_cast<int32_t>(-(int64_t{a} * b) >> 32);
 }
 // Clamps to [0, 2^kBits - 1].
 template <int kBits>
@@ -116,15 +125,14 @@ inline Int16Pair Ssub16(Int16Pair a, Int16Pair b) {
   return static_cast<Int16Pair>(__ssub16(static_cast<int16x2_t>(a), static_cast<int16x2_t>(b)));
 }
 inline Int16Pair Uxtb16(uint32_t bytes) { return __uxtb16(bytes); }
-inline uint32_t Uqadd8(uint32_t a, uint32_t b) { return __uqadd8(a, b); }
 inline uint32_t AddBytes(uint32_t bytes, uint32_t sum) { return __usada8(bytes, 0, sum); }
 template <int kBits>
 inline uint32_t Usat(int32_t value) {
   return static_cast<uint32_t>(__usat(value, kBits));
 }
 
-// gcc does not find PKHBT, PKHTB, the rotation inside UXTB16 and SMMLAR, and would rather build a
-// constant than keep it.
+// gcc does not find PKHBT, PKHTB, the rotation inside UXTB16, SMMLAR and SMMLS, and would rather
+// build a constant than keep it.
 inline uint32_t LowHalves(uint32_t first, uint32_t second) {
   uint32_t result;
   __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(result) : "r"(first), "r"(second));
@@ -140,9 +148,29 @@ inline Int16Pair Uxtb16Ror8(uint32_t bytes) {
   __asm__("uxtb16 %0, %1, ror #8" : "=r"(result) : "r"(bytes));
   return result;
 }
+inline uint32_t Uxtab16(uint32_t sums, uint32_t bytes) {
+  uint32_t result;
+  __asm__("uxtab16 %0, %1, %2" : "=r"(result) : "r"(sums), "r"(bytes));
+  return result;
+}
+inline uint32_t Uxtab16Ror8(uint32_t sums, uint32_t bytes) {
+  uint32_t result;
+  __asm__("uxtab16 %0, %1, %2, ror #8" : "=r"(result) : "r"(sums), "r"(bytes));
+  return result;
+}
+inline uint32_t Max8(uint32_t a, uint32_t b) {
+  uint32_t result;
+  __asm__("usub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(result) : "r"(a), "r"(b));
+  return result;
+}
 inline int32_t Smmlar(int32_t a, int32_t b, int32_t sum) {
   int32_t result;
   __asm__("smmlar %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
+  return result;
+}
+inline int32_t Smmls(int32_t a, int32_t b, int32_t sum) {
+  int32_t result;
+  __asm__("smmls %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
   return result;
 }
 inline uint32_t InRegister(uint32_t value) {

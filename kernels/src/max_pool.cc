@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "channel_group.h"
 #include "checks.h"
 #include "packing.h"
 #include "tfmix/kernels.h"
@@ -9,6 +10,26 @@
 
 namespace tfmix {
 namespace {
+
+#if TFMIX_DSP
+
+template <int kBits>
+void MaxPool(const tfmix_max_pool_params& p, const uint8_t* input, uint8_t* output) {
+  ClearUnusedBits<kBits>(p.output_height * p.output_width * p.output_channels, output);
+  ForEachOutputPixel(p, [&](const WindowSpan& rows, const WindowSpan& columns, int32_t index) {
+    for (int32_t begin = 0; begin < p.output_channels; begin += kGroup) {
+      const ChannelGroup group = {begin, std::min(kGroup, p.output_channels - begin),
+                                  p.output_channels};
+      uint32_t largest = 0;
+      ForEachElement(rows, columns, [&](int32_t row, int32_t column) {
+        largest = Max8(largest, LoadGroup<kBits>(group, input, InputIndex(p, row, column)));
+      });
+      StoreGroup<kBits>(group, largest, index, output);
+    }
+  });
+}
+
+#else
 
 constexpr int32_t kChannelRun = 32;  // channels computed together
 
@@ -31,6 +52,8 @@ void MaxPool(const tfmix_max_pool_params& p, const uint8_t* input, uint8_t* outp
     }
   });
 }
+
+#endif  // TFMIX_DSP
 
 }  // namespace
 }  // namespace tfmix

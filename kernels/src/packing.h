@@ -57,14 +57,6 @@ inline void Unpack(const uint8_t* data, int32_t first, int32_t count, int32_t of
   for (; i < count; ++i) unpack_one(i);
 }
 
-// Unpack for bits that are known at run time only.
-inline void Unpack(int32_t bits, const uint8_t* data, int32_t first, int32_t count, int32_t offset,
-                   int16_t* out) {
-  if (bits == 2) return Unpack<2>(data, first, count, offset, out);
-  if (bits == 4) return Unpack<4>(data, first, count, offset, out);
-  return Unpack<8>(data, first, count, offset, out);
-}
-
 // Element first + i of `data` = values[i], which is in [0, kMaxLevel], for i in [0, count).
 // Elements around the run, also those that share a byte with it, stay as they are.
 template <int kBits>

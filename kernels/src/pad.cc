@@ -1,6 +1,7 @@
 // pad: the image with zero points around it.
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include "checks.h"
 #include "packing.h"
@@ -19,10 +20,19 @@ class Writer {
 
   void Fill(uint8_t value, int32_t count) {
     std::fill_n(run_, std::min(kRun, count), value);
+    count -= WholeBytes(count, [&](uint8_t* out, int32_t bytes) {
+      std::memset(out, value * (UINT8_MAX / kMaxLevel<kBits>), static_cast<size_t>(bytes));
+    });
     ForEachRun(count, [](int32_t, int32_t) {});
   }
 
   void Copy(const uint8_t* input, int32_t first, int32_t count) {
+    if (BitOffset<kBits>(first) == 0) {
+      const int32_t copied = WholeBytes(count, [&](uint8_t* out, int32_t bytes) {
+        std::memcpy(out, input + first / kPerByte<kBits>, static_cast<size_t>(bytes));
+      });
+      first += copied, count -= copied;
+    }
     ForEachRun(count, [&](int32_t begin, int32_t n) {
       int16_t values[kRun];
       Unpack<kBits>(input, first + begin, n, 0, values);
@@ -31,6 +41,17 @@ class Writer {
   }
 
  private:
+  // Where the next of `count` elements begins a byte: write(address, bytes) with as many whole
+  // bytes as there are. The number of elements written.
+  template <typename WriteBytes>
+  int32_t WholeBytes(int32_t count, WriteBytes write) {
+    const int32_t bytes = count / kPerByte<kBits>;
+    if (bytes == 0 || BitOffset<kBits>(position_) != 0) return 0;
+    write(output_ + position_ / kPerByte<kBits>, bytes);
+    position_ += bytes * kPerByte<kBits>;
+    return bytes * kPerByte<kBits>;
+  }
+
   // Writes `count` elements; before each run, prepare(begin, n) puts its n elements into run_.
   template <typename PrepareRun>
   void ForEachRun(int32_t count, PrepareRun prepare) {

@@ -13,9 +13,8 @@ namespace {
 template <int kInputBits, int kOutputBits>
 void RequantizeTensor(const tfmix_requantize_params& p, const uint8_t* input, uint8_t* output) {
   ClearUnusedBits<kOutputBits>(p.elements, output);
-  const Rescale rescale = {kInputBits, p.input_zero_point, p.multiplier, p.left_shift,
-                           p.output_zero_point};
-  RescaleRun<kOutputBits>(rescale, input, 0, output, 0, p.elements);
+  const Rescale rescale = {p.input_zero_point, p.multiplier, p.left_shift, p.output_zero_point};
+  RescaleRun<kInputBits, kOutputBits>(rescale, input, 0, output, 0, p.elements);
 }
 
 }  // namespace

@@ -5,12 +5,13 @@
 SETUP := .venv/installed
 RUN := TF_CPP_MIN_LOG_LEVEL=2 .venv/bin/python
 
-.PHONY: demo firmware-demo bench-networks test bench-kernels lint format clean help
+.PHONY: demo firmware-demo bench-networks test test-tflm bench-kernels lint format clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train, quantize to a budget, export and run a network on real digits"
 	@echo "make test    run the tests"
+	@echo "make test-tflm   tests in your TensorFlow Lite Micro, see docs/tflm.md"
 	@echo "make firmware-demo   the demo's network and ResNet-8 as Cortex-M7 firmware, under QEMU"
 	@echo "make bench-networks  instructions of whole networks under QEMU; needs ../shared/data"
 	@echo "make bench-kernels  count the kernels' instructions on a Cortex-M7 under QEMU"
@@ -32,6 +33,11 @@ bench-networks: $(SETUP)
 
 test: $(SETUP)
 	$(RUN) -m pytest -q
+
+# TensorFlow Lite Micro is not part of this repository; what is not named is skipped, by name.
+export TFLM_INCLUDE_DIRS TFLM_LIBRARY TFLM_LIBRARY_ARM TFLM_LIBRARY_ARM_STRIPPED
+test-tflm: $(SETUP)
+	$(RUN) -m pytest -q -s -rs tests/tflm
 
 bench-kernels: $(SETUP)
 	@$(RUN) benchmarks/kernels.py

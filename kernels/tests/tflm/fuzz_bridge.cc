@@ -7,7 +7,7 @@
 //
 //     clang++ -fsanitize=fuzzer,address,undefined ...        LLVMFuzzerTestOneInput
 //
-// tests/tflm/fuzzing.py builds it, makes seeds of valid nodes, and packs the corpus.
+// tests/tflm_fuzzing.py builds it, makes seeds of valid nodes, and packs the corpus.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -277,7 +277,7 @@ class Context : public tflite::MicroContext {
 
 // ---- A node -------------------------------------------------------------------------------------
 
-// The order of what the input holds is also that of tests/tflm/fuzzing.py.
+// The order of what the input holds is also that of tests/tflm_fuzzing.py.
 void RunNode(Input input) {
   const Operator& op = kOperators[input.Take<uint16_t>() % kOperatorCount];
   const size_t input_count = input.Take<uint8_t>() % 8;

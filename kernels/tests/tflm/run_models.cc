@@ -1,4 +1,4 @@
-// Runs the models of the file models.bin, which tests/tflm/cases.py writes, in TensorFlow Lite
+// Runs the models of the file models.bin, which tests/tflm_cases.py writes, in TensorFlow Lite
 // Micro and compares every byte of output. Prints a line for each:
 //
 //     case <name> arena <bytes in use> needs <bytes> ok
@@ -23,6 +23,8 @@ constexpr int32_t kModelSize = 3 << 19;
 constexpr int32_t kArenaSize = 3 << 18;
 constexpr int32_t kDataSize = 1 << 20;
 constexpr int32_t kAlignment = 16;
+// More than TFLM needs while it loads one of the models, beyond what it needs afterwards.
+constexpr int32_t kLoading = 4096;
 
 alignas(kAlignment) uint8_t model_bytes[kModelSize];
 alignas(kAlignment) uint8_t arena[kArenaSize];
@@ -89,11 +91,13 @@ bool Loads(const Resolver& resolver, int32_t arena_size) {
   return interpreter.AllocateTensors() == kTfLiteOk;
 }
 
-// The smallest arena in which the model loads: `used` bytes, or somewhat more.
+// The smallest arena in which the model loads: `used` bytes, or somewhat more. From above, since
+// TFLM reports an arena that is a little too small, but may crash in one that is much too small.
 int32_t Needs(const Resolver& resolver, int32_t used) {
-  int32_t size = (used + kAlignment - 1) / kAlignment * kAlignment;
+  const int32_t least = (used + kAlignment - 1) / kAlignment * kAlignment;
+  int32_t size = least + kLoading;
   Mute(true);
-  while (size < kArenaSize && !Loads(resolver, size)) size += kAlignment;
+  while (size > least && Loads(resolver, size - kAlignment)) size -= kAlignment;
   Mute(false);
   return size;
 }

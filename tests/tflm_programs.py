@@ -122,7 +122,13 @@ def host_program(
 ) -> Program:
     """Compiled into `directory`. TflmMissing if TFLM is not given."""
     tflm, includes = library("TFLM_LIBRARY"), include_flags()
-    sources = [*kernels, *BRIDGE_SOURCES, TESTS / "run_models.cc", TESTS / "machine_host.cc"]
+    sources = [
+        *kernels,
+        *BRIDGE_SOURCES,
+        TESTS / "run_models.cc",
+        TESTS / "op_table.cc",
+        TESTS / "machine_host.cc",
+    ]
     directory.mkdir(parents=True, exist_ok=True)
     words = [compiler, "-std=c++17", "-O2", f"-I{KERNELS / 'include'}", *includes, *flags]
 
@@ -142,7 +148,7 @@ def board_program(directory: Path) -> Program:
     """The same for a Cortex-M7. TflmMissing or target.ToolMissing if something is not there."""
     tflm, includes = library("TFLM_LIBRARY_ARM"), include_flags()
     sources = [*KERNEL_SOURCES, *BRIDGE_SOURCES, *BOARD_SOURCES]
-    sources += [TESTS / "run_models.cc", TESTS / "machine_board.cc"]
+    sources += [TESTS / "run_models.cc", TESTS / "op_table.cc", TESTS / "machine_board.cc"]
     objects = compile_sources(sources, M7, directory, includes)
     elf = directory / "run_models.elf"
     link(objects, M7, elf, flags=[*LINK, tflm], sizes={"STACK_SIZE": STACK_SIZE})

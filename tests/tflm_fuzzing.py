@@ -1,8 +1,8 @@
 """The fuzz target of the bridge: builds it, makes seeds, packs what was found.
 
-    python tests/tflm/fuzzing.py build DIRECTORY    the target with libFuzzer; needs clang
-    python tests/tflm/fuzzing.py seeds DIRECTORY    a valid node of every variant
-    python tests/tflm/fuzzing.py pack DIRECTORY     DIRECTORY becomes tests/tflm/corpus.zip
+    python tests/tflm_fuzzing.py build DIRECTORY    the target with libFuzzer; needs clang
+    python tests/tflm_fuzzing.py seeds DIRECTORY    a valid node of every variant
+    python tests/tflm_fuzzing.py pack DIRECTORY     DIRECTORY becomes tests/tflm/corpus.zip
 
 TFLM_INCLUDE_DIRS and TFLM_LIBRARY name TensorFlow Lite Micro, see tflm_programs.py.
 """
@@ -16,9 +16,6 @@ import zipfile
 import zlib
 from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 from kernel_cases import random_case
 from target import KERNELS
@@ -28,7 +25,7 @@ from tfmix.export.options import Header
 from tfmix.integer.abi import all_variants
 from tfmix.integer.lower import lower, plane_of
 
-CORPUS = Path(__file__).with_name("corpus.zip")
+CORPUS = Path(__file__).with_name("tflm") / "corpus.zip"
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 SOURCES = (*BRIDGE_SOURCES, TESTS / "fuzz_bridge.cc", TESTS / "op_table.cc")
 _SEEDS_PER_VARIANT = 2

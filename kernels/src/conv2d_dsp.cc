@@ -64,8 +64,9 @@ TFMIX_DEFINE_GATHER_(2, Lanes::kOneValue)
 TFMIX_DEFINE_GATHER_(2, Lanes::kTwoValues)
 #undef TFMIX_DEFINE_GATHER_
 
-void Run(const tfmix_conv_params& p, const uint8_t* input, const uint8_t* constants,
-         uint8_t* output, void* scratch, const ChannelLoopVariant& variant, Gather gather) {
+[[gnu::cold]] void Run(const tfmix_conv_params& p, const uint8_t* input, const uint8_t* constants,
+                       uint8_t* output, void* scratch, const ChannelLoopVariant& variant,
+                       Gather gather) {
   const int32_t block_channels = TileShapeOf(variant.input_bits, variant.weight_bits).channels;
   const int32_t block_pixels = 8 / block_channels;
   const int32_t channels = p.output_channels;

@@ -54,6 +54,12 @@ def include_flags() -> list[str]:
     return flags
 
 
+def has_header(name: str) -> bool:
+    """Whether the TFLM that is given, if any, has a header of this name."""
+    directories = os.environ.get("TFLM_INCLUDE_DIRS", "").split(":")
+    return any((Path(directory) / name).is_file() for directory in directories)
+
+
 def library(name: str) -> Path:
     path = Path(variable(name))
     if not path.is_file():

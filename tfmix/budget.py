@@ -28,8 +28,8 @@ UNITS = {
     "MiB": MEGABYTE,
 }
 
-#: "deployed": the size of the exported file and of the planned tensor arena, scratch and alignment
-#: included. "paper": the formulas of Rusci et al. 2020, to reproduce their tables.
+#: "deployed": the size of the exported file, and of the tensor arena with scratch, alignment and
+#: what the interpreter keeps there. "paper": the formulas of Rusci et al. 2020, to reproduce their tables.
 ACCOUNTINGS = ("deployed", "paper")
 Accounting = Literal["deployed", "paper"]
 

@@ -48,7 +48,7 @@ __attribute__((noinline)) void AddEights(const tfmix_add_params& params, const u
 
 template <int kInputBitsA, int kInputBitsB, int kOutputBits>
 void Add(const tfmix_add_params& p, const uint8_t* a, const uint8_t* b, uint8_t* output) {
-  const int32_t eights = p.elements / kEight, rest = p.elements % kEight;
+  const int32_t eights = p.elements / kEight, rest = p.elements & (kEight - 1);
   AddEights<kInputBitsA, kInputBitsB, kOutputBits>(p, a, b, eights, output);
   if (rest == 0) return;
   // The last elements with others beside them that are thrown away.

@@ -29,7 +29,8 @@ UNITS = {
 }
 
 #: "deployed": the size of the exported file, and of the tensor arena with scratch, alignment and
-#: what the interpreter keeps there. "paper": the formulas of Rusci et al. 2020, to reproduce their tables.
+#: what the interpreter keeps there. "paper": the formulas of Rusci et al. 2020, to reproduce their
+#: tables.
 ACCOUNTINGS = ("deployed", "paper")
 Accounting = Literal["deployed", "paper"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -57,6 +58,32 @@ def test_a_network_without_an_interpreter(board, tmp_path):
     assert bytes.fromhex(output) == model.run(made_up_input(model)).tobytes()
     assert 0 < int(stack) < MAX_STACK
     assert int(instructions) > 1000
+
+
+def test_a_file_with_tflm(tmp_path):
+    """TFLM_INCLUDE_DIRS and TFLM_LIBRARY_ARM, a TFLM for the Cortex-M7, are the caller's."""
+    includes, library = (os.environ.get(v) for v in ("TFLM_INCLUDE_DIRS", "TFLM_LIBRARY_ARM"))
+    if not includes or not library:
+        pytest.skip("TFLM_INCLUDE_DIRS and TFLM_LIBRARY_ARM are not set")
+    board = BOARDS[1]
+    model = tfmix.IntegerModel(random_model(3, nodes=8))
+    tfmix.export(model, tmp_path / "model.tflite")
+    tfmix.export_resolver(model, tmp_path / "model_ops.h")
+    tfmix.export_c(model, tmp_path / "c", name="network")  # for its list of variants
+    build(
+        board,
+        tmp_path / "build",
+        f"-DTFMIX_MODEL={tmp_path}",
+        f"-DTFMIX_VARIANTS={tmp_path / 'c' / 'network_variants.inc'}",
+        f"-DTFLM_INCLUDE_DIRS={includes.replace(':', ';')}",
+        f"-DTFLM_LIBRARY={library}",
+    )
+    outcome = run(tmp_path / "build" / "network_tflm.elf", board)
+    assert outcome.exit_code == 0, outcome.text
+    output = re.search(r"^output ([0-9a-f]+)$", outcome.text, re.M).group(1)
+    assert bytes.fromhex(output) == model.run(made_up_input(model)).tobytes()
+    used, given = map(int, re.search(r"^arena (\d+) of (\d+)$", outcome.text, re.M).groups())
+    assert used <= given
 
 
 def test_without_a_network(tmp_path):

@@ -30,7 +30,8 @@ from tfmix.integer.model import (
 from tfmix.integer.packing import pack, unpack
 from tfmix.ir.quant import packed_size
 
-_LIBRARY = Path(__file__).resolve().parents[1] / "_kernels.so"
+# Not resolved: in Bazel's runfiles the sources are links, and the library lies beside the links.
+_LIBRARY = Path(__file__).absolute().parents[1] / "_kernels.so"
 
 # -- the C API ----------------------------------------------------------------------------------
 

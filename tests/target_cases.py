@@ -41,6 +41,7 @@ _POINTWISE = {
     "pointwise, whole blocks": Shape((4, 3), 32, 16, kernel=(1, 1), output=(4, 3)),
     "pointwise, odd pixels, tails": Shape((3, 3), 37, 7, kernel=(1, 1), output=(3, 3)),
     "pointwise, stride 2": Shape((5, 4), 24, 6, kernel=(1, 1), strides=(2, 2), output=(3, 2)),
+    "pointwise, some columns only": Shape((4, 5), 8, 6, kernel=(1, 1), output=(3, 4)),
     "pointwise, largest sums": Shape((2, 3), 1040, 5, kernel=(1, 1), output=(2, 3), largest=True),
     "3x3, long sums": Shape(
         (3, 3), 70, 6, kernel=(3, 3), padding=(1, 1), output=(3, 3), largest=True

@@ -41,7 +41,7 @@ void GatherColumns(const tfmix_conv_params& p, const uint8_t* input, int32_t cou
                    Position* position, uint32_t* columns, int32_t* minus_sums) {
   const int32_t channels = p.input_channels;
   if (p.kernel_height * p.kernel_width * p.stride_height * p.stride_width != 1 ||
-      channels * kInputBits % 8 != 0) {
+      p.output_width != p.input_width || channels * kInputBits % 8 != 0) {
     return GatherWindows<kInputBits, kLanes>(p, input, count, position, columns, minus_sums);
   }
   // Windows of one pixel, one behind the other, that begin with a byte.

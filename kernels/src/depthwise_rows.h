@@ -70,9 +70,49 @@ void Dot3x3(const GroupRow& row) {
   }
 }
 
+// Windows of any size and stride.
+template <int kOutputBits>
+void DotAny(const GroupRow& group_row) {
+  const GroupRow row = group_row;  // which the bytes that are written cannot change
+  const int32_t step1 = (row.stride >> 1) * row.rows;  // from the first output to the second
+  const int32_t step2 = row.stride * row.rows;
+  const int32_t step3 = (3 * row.stride >> 1) * row.rows;
+  uint8_t* channel_out = row.out;
+  const Int16Pair* weights = row.weights;
+  for (const OutputChannel* c = row.channel; c != row.last_channel; ++c, ++channel_out) {
+    const OutputChannel channel = *c;
+    const auto output = [&](int32_t sum) {
+      const uint32_t value =
+          (static_cast<uint32_t>(sum) << row.left_shift) + static_cast<uint32_t>(channel.bias);
+      return static_cast<uint8_t>(Usat<kOutputBits>(
+          Smmlar(static_cast<int32_t>(value), channel.multiplier, row.zero_point)));
+    };
+    const Int16Pair* ring = channel.ring;
+    for (uint8_t* out = channel_out; out < row.end; out += kBlock * kGroup, ring += 2 * step2) {
+      int32_t sum0 = 0, sum1 = 0, sum2 = 0, sum3 = 0;
+      const Int16Pair* taps = weights;
+      for (int32_t i = 0; i < row.rows; ++i) {
+        const Int16Pair* x = ring + i;
+        for (int32_t left = row.pairs; left != 0; --left, x += row.rows, taps += kParities) {
+          const Int16Pair even = taps[0], odd = taps[1];
+          sum0 = Smlad(even, x[0], sum0);
+          sum1 = Smlad(odd, x[step1], sum1);
+          sum2 = Smlad(even, x[step2], sum2);
+          sum3 = Smlad(odd, x[step3], sum3);
+        }
+      }
+      out[0] = output(sum0);
+      out[kGroup] = output(sum1);
+      out[2 * kGroup] = output(sum2);
+      out[3 * kGroup] = output(sum3);
+    }
+    weights += row.weight_step;
+  }
+}
+
 #else
 
-static_assert(sizeof(OutputChannel) == 12 && offsetof(GroupRow, back) == 28,
+static_assert(sizeof(OutputChannel) == 12 && offsetof(GroupRow, left_shift) == 44,
               "the assembly loads these structs whole");
 
 // In assembly, because it takes all fourteen registers and the compiler spills:
@@ -191,47 +231,131 @@ __attribute__((naked, noinline)) void Dot3x3(const GroupRow&) {
 #undef TFMIX_LAST_COLUMNS_
 #undef TFMIX_END_CHANNEL_
 
-#endif  // TFMIX_EMULATE_DSP
-
-// Windows of any size and stride.
+// Windows of any size and stride. For each window row and each of its pairs of columns: one pair of
+// taps for outputs that begin in the low half of a pair, one for the others.
+//
+//     r0, r1    where we are in the ring, in the weights
+//     r2, r3    the two pairs of taps
+//     r4 to r7  the sums
+//     r8 to r10 from the columns of the first output to those of the second, third, fourth; bytes
+//     r11       to the next columns
+//     r12       pairs left; lr a pair of columns
+//
+// The stack as above, and behind it
+//
+//     sp + 40 rows    44 pairs    48 stride    52 left_shift    56 ring    60 rows left    64 row
 template <int kOutputBits>
-void DotAny(const GroupRow& group_row) {
-  const GroupRow row = group_row;  // which the bytes that are written cannot change
-  const int32_t step1 = (row.stride >> 1) * row.rows;  // from the first output to the second
-  const int32_t step2 = row.stride * row.rows;
-  const int32_t step3 = (3 * row.stride >> 1) * row.rows;
-  uint8_t* channel_out = row.out;
-  const Int16Pair* weights = row.weights;
-  for (const OutputChannel* c = row.channel; c != row.last_channel; ++c, ++channel_out) {
-    const OutputChannel channel = *c;
-    const auto output = [&](int32_t sum) {
-      const uint32_t value =
-          (static_cast<uint32_t>(sum) << row.left_shift) + static_cast<uint32_t>(channel.bias);
-      return static_cast<uint8_t>(Usat<kOutputBits>(
-          Smmlar(static_cast<int32_t>(value), channel.multiplier, row.zero_point)));
-    };
-    const Int16Pair* ring = channel.ring;
-    for (uint8_t* out = channel_out; out < row.end; out += kBlock * kGroup, ring += 2 * step2) {
-      int32_t sum0 = 0, sum1 = 0, sum2 = 0, sum3 = 0;
-      const Int16Pair* taps = weights;
-      for (int32_t i = 0; i < row.rows; ++i) {
-        const Int16Pair* x = ring + i;
-        for (int32_t left = row.pairs; left != 0; --left, x += row.rows, taps += kParities) {
-          const Int16Pair even = taps[0], odd = taps[1];
-          sum0 = Smlad(even, x[0], sum0);
-          sum1 = Smlad(odd, x[step1], sum1);
-          sum2 = Smlad(even, x[step2], sum2);
-          sum3 = Smlad(odd, x[step3], sum3);
-        }
-      }
-      out[0] = output(sum0);
-      out[kGroup] = output(sum1);
-      out[2 * kGroup] = output(sum2);
-      out[3 * kGroup] = output(sum3);
-    }
-    weights += row.weight_step;
-  }
+__attribute__((naked, noinline)) void DotAny(const GroupRow&) {
+  __asm__(
+      "push {r4-r11, lr}\n"
+      "sub sp, #12\n"
+      "ldm r0!, {r1-r8}\n"
+      "ldm r0, {r9-r12}\n"
+      "push {r1-r12}\n"
+      "sub sp, #8\n"
+      "mov r2, r11\n"  // stride
+      "lsl r11, r9, #2\n"
+      "lsr r8, r2, #1\n"
+      "mul r8, r8, r11\n"
+      "mul r9, r2, r11\n"
+      "add r10, r2, r2, lsl #1\n"
+      "lsr r10, r10, #1\n"
+      "mul r10, r10, r11\n"
+      "1:\n"  // a channel
+      "ldr r7, [sp, #20]\n"
+      "ldm r7!, {r0, r4, r5}\n"
+      "str r7, [sp, #20]\n"
+      "strd r4, r5, [sp]\n"
+      "str r0, [sp, #56]\n"
+      "2:\n"  // a block
+      "ldr r1, [sp, #24]\n"
+      "ldr r2, [sp, #40]\n"
+      "mov r4, #0\n"
+      "mov r5, #0\n"
+      "mov r6, #0\n"
+      "mov r7, #0\n"
+      "3:\n"  // a row of the window
+      "strd r2, r0, [sp, #60]\n"
+      "ldr r12, [sp, #44]\n"
+      "cmp r8, #0\n"
+      "beq 6f\n"
+      "5:\n"
+      "ldrd r2, r3, [r1], #8\n"
+      "ldr lr, [r0]\n"
+      "smlad r4, r2, lr, r4\n"
+      "ldr lr, [r0, r8]\n"
+      "smlad r5, r3, lr, r5\n"
+      "ldr lr, [r0, r9]\n"
+      "smlad r6, r2, lr, r6\n"
+      "ldr lr, [r0, r10]\n"
+      "smlad r7, r3, lr, r7\n"
+      "add r0, r0, r11\n"
+      "subs r12, #1\n"
+      "bne 5b\n"
+      "b 7f\n"
+      "6:\n"  // at stride 1 two outputs begin in each pair
+      "ldrd r2, r3, [r1], #8\n"
+      "ldr lr, [r0]\n"
+      "smlad r4, r2, lr, r4\n"
+      "smlad r5, r3, lr, r5\n"
+      "add r0, r0, r11\n"
+      "ldr lr, [r0]\n"
+      "smlad r6, r2, lr, r6\n"
+      "smlad r7, r3, lr, r7\n"
+      "subs r12, #1\n"
+      "bne 6b\n"
+      "7:\n"
+      "ldrd r2, r0, [sp, #60]\n"
+      "add r0, r0, #4\n"
+      "subs r2, #1\n"
+      "bne 3b\n"
+      "ldr r12, [sp, #52]\n"
+      "ldm sp, {r0, r1, r2, r3}\n"
+      "lsl r4, r4, r12\n"
+      "lsl r5, r5, r12\n"
+      "lsl r6, r6, r12\n"
+      "lsl r7, r7, r12\n"
+      "add r4, r4, r0\n"
+      "add r5, r5, r0\n"
+      "add r6, r6, r0\n"
+      "add r7, r7, r0\n"
+      "smmlar r4, r4, r1, r2\n"
+      "smmlar r5, r5, r1, r2\n"
+      "smmlar r6, r6, r1, r2\n"
+      "smmlar r7, r7, r1, r2\n"
+      "usat r4, %[bits], r4\n"
+      "usat r5, %[bits], r5\n"
+      "usat r6, %[bits], r6\n"
+      "usat r7, %[bits], r7\n"
+      "strb r4, [r3], #16\n"
+      "strb r5, [r3, #-12]\n"
+      "strb r6, [r3, #-8]\n"
+      "strb r7, [r3, #-4]\n"
+      "ldr r0, [sp, #56]\n"
+      "add r0, r0, r9, lsl #1\n"
+      "str r0, [sp, #56]\n"
+      "ldr r1, [sp, #16]\n"
+      "str r3, [sp, #12]\n"
+      "cmp r3, r1\n"
+      "bne 2b\n"
+      "ldr r4, [sp, #36]\n"
+      "sub r3, r3, r4\n"
+      "add r1, r1, #1\n"
+      "strd r3, r1, [sp, #12]\n"
+      "ldrd r4, r5, [sp, #24]\n"
+      "add r4, r4, r5, lsl #2\n"
+      "str r4, [sp, #24]\n"
+      "ldr r7, [sp, #20]\n"
+      "ldr r0, [sp, #32]\n"
+      "cmp r7, r0\n"
+      "bne 1b\n"
+      "add sp, #68\n"
+      "pop {r4-r11, pc}\n"
+      :
+      : [bits] "I"(kOutputBits));
 }
+
+#endif  // TFMIX_EMULATE_DSP
 
 }  // namespace tfmix
 

@@ -5,7 +5,7 @@
 SETUP := .venv/installed
 RUN := TF_CPP_MIN_LOG_LEVEL=2 .venv/bin/python
 
-.PHONY: demo firmware-demo bench-networks test test-tflm bench-kernels lint format clean help
+.PHONY: demo firmware-demo bench-networks test test-tflm bench-kernels fuzz lint format clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make firmware-demo   the demo's network and ResNet-8 as Cortex-M7 firmware, under QEMU"
 	@echo "make bench-networks  instructions of whole networks under QEMU; needs ../shared/data"
 	@echo "make bench-kernels  count the kernels' instructions on a Cortex-M7 under QEMU"
+	@echo "make fuzz    damaged files into tfmix.load and the kernels, MINUTES=10 of them"
 	@echo "make lint    ruff and clang-format, without changing anything"
 	@echo "make format  let ruff and clang-format rewrite the sources"
 	@echo "make clean   remove what was built, .venv included"
@@ -41,6 +42,11 @@ test-tflm: $(SETUP)
 
 bench-kernels: $(SETUP)
 	@$(RUN) benchmarks/kernels.py
+
+MINUTES ?= 10
+
+fuzz: $(SETUP)
+	@$(RUN) tests/fuzz/fuzz_load.py --minutes $(MINUTES)
 
 CXX_SOURCES := $(shell find kernels -name '*.cc' -o -name '*.h' | sort)
 

@@ -9,11 +9,13 @@ TFLM_INCLUDE_DIRS and TFLM_LIBRARY name TensorFlow Lite Micro, see tflm_programs
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +45,14 @@ def compile_target(
     directory.mkdir(parents=True, exist_ok=True)
     words = [compiler, "-std=c++17", "-O1", "-g1", "-w", "-fno-rtti", *SANITIZE, *flags]
     words += [f"-I{KERNELS / 'include'}", *include_flags()]
-    objects = []
-    for source in (*HOST_KERNEL_SOURCES, *SOURCES, *sources):
-        objects.append(directory / f"{source.name}.o")
-        subprocess.run([*words, "-c", source, "-o", objects[-1]], check=True)
+
+    def compile_one(source: Path) -> Path:
+        target = directory / f"{source.name}.o"
+        subprocess.run([*words, "-c", source, "-o", target], check=True)
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compile_one, (*HOST_KERNEL_SOURCES, *SOURCES, *sources)))
     path = directory / "fuzz_bridge"
     link = [*words, "-Wl,--allow-multiple-definition", *objects, library("TFLM_LIBRARY")]
     subprocess.run([*link, "-o", path], check=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-import keras_models
+import numpy as np
 import pytest
+import tf_keras
 from integer_models import random_model
 
 import tfmix
@@ -45,10 +46,20 @@ def test_the_census_counts_what_is_in_the_file(seed):
     assert found.activations + found.constants == len(file.tensors)
 
 
+def _model() -> tf_keras.Model:
+    """Convolutions, a branch that is added and one that is concatenated, a reshape, a softmax."""
+    layers = tf_keras.layers
+    inputs = tf_keras.Input((8, 9, 3))
+    x = skip = layers.Conv2D(6, 3, strides=2, padding="same", activation="relu")(inputs)
+    x = layers.DepthwiseConv2D(3, padding="same")(x)
+    x = layers.Add()([layers.BatchNormalization()(x), skip])
+    x = layers.Flatten()(layers.Concatenate()([x, skip]))
+    return tf_keras.Model(inputs, layers.Dense(5, activation="softmax")(x))
+
+
 def test_the_report_predicts_what_the_export_says():
-    model = keras_models.small_cnn()
-    x = keras_models.random_inputs(model, 4)
-    qmodel = tfmix.quantize_model(model, None, calibration_data=x, verbose=0)
+    x = np.random.default_rng(0).normal(size=(4, 8, 9, 3)).astype(np.float32)
+    qmodel = tfmix.quantize_model(_model(), None, calibration_data=x, verbose=0)
     network = tfmix.convert(qmodel).network
     graph, report = as_graph(qmodel), tfmix.memory_report(qmodel)
     bits = tfmix.get_policy(qmodel).activation_bits
@@ -60,8 +71,8 @@ def test_the_report_predicts_what_the_export_says():
 def test_a_small_network_needs_more_while_it_loads():
     network = Census(operators=1, activations=2, constants=1, scratch_buffers=1)
     used = network.interpreter_bytes + 16
-    # 13 requests of 12 B, a word, 4 notes of 24 B: 256 B; three buffers of 40 B; 228 B of structs.
-    assert network.arena_bytes(16) == 608 > used
+    # 13 requests of 12 B, a word, 4 notes of 24 B; three buffers of 40 B; structs of 228 B: to 16.
+    assert network.arena_bytes(16) == 624 > used
     assert network.arena_bytes(512) == 880 >= network.interpreter_bytes + 512
 
 

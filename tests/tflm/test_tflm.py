@@ -316,11 +316,16 @@ def test_a_firmware_holds_the_operators_of_its_model_only(tmp_path):
 
 def _three_variants() -> Any:
     """conv2d, average_pool, fully_connected."""
-    import keras_models
+    import tf_keras
 
-    layers = keras_models.layers
-    model = keras_models.chain(
-        layers.Conv2D(4, 3, activation="relu"), layers.GlobalAveragePooling2D(), layers.Dense(5)
+    layers = tf_keras.layers
+    model = tf_keras.Sequential(
+        [
+            tf_keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(5),
+        ]
     )
-    x = keras_models.random_inputs(model, 4)
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
     return tfmix.convert(tfmix.quantize_model(model, None, calibration_data=x, verbose=0)).network

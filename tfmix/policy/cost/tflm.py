@@ -64,8 +64,8 @@ class Census:
     def arena_bytes(self, planned: int) -> int:
         """The smallest arena in which the model loads; planned: `ArenaPlan.total`."""
         used = self.interpreter_bytes + planned
-        loading = self._tail_without_input_and_output + self._planning_bytes
-        return arena.align(max(used, loading))
+        loading = arena.align(self._tail_without_input_and_output) + self._planning_bytes
+        return max(arena.align(used), loading)
 
     @property
     def _tail_without_input_and_output(self) -> int:
@@ -86,7 +86,7 @@ class Census:
         buffers = self.activations + self.scratch_buffers
         notes = _SCRATCH_REQUEST * (self.scratch_buffers + _SPARE_REQUESTS) + _WORD
         notes += _ALLOCATION_INFO * (buffers + self.constants)
-        return arena.align(notes) + _PLANNED_BUFFER * buffers
+        return arena.align(notes) + arena.align(_PLANNED_BUFFER * buffers)
 
 
 def census(graph: Graph, schedule: Schedule) -> Census:

@@ -3,9 +3,10 @@
     .venv/bin/python tests/fuzz/fuzz_load.py --minutes 60
 
 Every file must either raise FormatError or load, within seconds; what loads must either be refused
-by a kernel's prepare function or run, with the output of the NumPy reference. The kernels are built
-with the address and undefined-behaviour sanitizers and run in a process of their own, which a
-sanitizer ends at the first error.
+by a kernel's prepare function or run, with the output of the NumPy reference. Files that are sound
+flatbuffers, whatever they say, go to the desktop delegate too. Kernels and delegate are built with
+the address and undefined-behaviour sanitizers and run in a process of their own, which a sanitizer
+ends at the first error.
 
 Coverage steers, cheaply: a file that is refused at a place where none was refused before, or that
 loads with kernels not seen together before, joins the files that are mutated next. Those of them
@@ -36,6 +37,8 @@ SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 MAX_ELEMENTS, MAX_PRODUCTS = 1 << 22, 1 << 22
 #: Of these, what the slow reference is asked about too.
 MAX_REFERENCE_PRODUCTS = 1 << 16
+#: Bytes of all tensors of a file that the delegate is given.
+MAX_DELEGATE_BYTES = 1 << 16
 #: Longest time for one file, sanitizers included.
 MAX_SECONDS = 20.0
 #: What the corpus may take.
@@ -136,6 +139,24 @@ def judge(data: bytes) -> Verdict:
     return verdict("ran", kernels)
 
 
+def delegate(data: bytes) -> str:
+    """Gives a file to the delegate, checked by nobody else. "refused", "ran" or "skipped"."""
+    import fake_interpreter
+
+    from tfmix.errors import TfmixError
+    from tfmix.export import tflite
+    from tfmix.integer.runtime import load_library
+
+    try:
+        file = tflite.read(data)
+    except TfmixError:
+        return "skipped"
+    sizes = fake_interpreter.tensor_bytes(file)
+    if min(sizes, default=0) < 0 or sum(sizes) > MAX_DELEGATE_BYTES:
+        return "skipped"
+    return fake_interpreter.run(load_library(), file)
+
+
 def _places(error: BaseException) -> Iterable[tuple[str, int]]:
     """Where an exception was raised, and the words of its message."""
     trace = error.__traceback__
@@ -171,6 +192,7 @@ class Fuzzer:
     crash: Path  # where the file at hand lies while it is being judged
     seen: set[tuple[object, ...]] = field(default_factory=set)
     counts: dict[str, int] = field(default_factory=dict)
+    delegated: dict[str, int] = field(default_factory=dict)
     slowest: float = 0.0
     news: list[bytes] = field(default_factory=list)
 
@@ -198,6 +220,8 @@ class Fuzzer:
     def _judge(self, data: bytes, joins: bool = False) -> None:
         self.crash.write_bytes(data)
         verdict = judge(data)
+        outcome = delegate(data)
+        self.delegated[outcome] = self.delegated.get(outcome, 0) + 1
         self.counts[verdict.kind] = self.counts.get(verdict.kind, 0) + 1
         self.slowest = max(self.slowest, verdict.seconds)
         assert verdict.seconds < MAX_SECONDS, f"{verdict.seconds:.1f} s for one file"
@@ -209,9 +233,10 @@ class Fuzzer:
 
     def __str__(self) -> str:
         parts = [f"{n:,} {kind}" for kind, n in sorted(self.counts.items())]
+        delegated = [f"{n:,} {outcome}" for outcome, n in sorted(self.delegated.items())]
         return (
             f"{sum(self.counts.values()):,} files ({', '.join(parts)}), {len(self.seen)} ways, "
-            f"slowest {self.slowest:.2f} s"
+            f"slowest {self.slowest:.2f} s; by the delegate {', '.join(delegated)}"
         )
 
 

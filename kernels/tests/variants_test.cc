@@ -233,6 +233,13 @@ struct Conv2dProblem : Weighted<tfmix_conv_params, tfmix_conv2d_prepare> {
 struct DepthwiseConv2dProblem : Weighted<tfmix_conv_params, tfmix_depthwise_conv2d_prepare> {
   void Draw(Random& random, const tfmix_variant& v) {
     DrawWindow(random, &p);
+    if (random.OneIn(8)) {  // wider than the pieces that kernels work in
+      p.input_width = random.In(60, 200);
+      p.output_width = random.In(1, (p.input_width - 1 + p.pad_left) / p.stride_width + 1);
+    } else if (random.OneIn(8)) {  // a window over time
+      p.input_width = p.kernel_width = p.output_width = 1;
+      p.pad_left = 0;
+    }
     p.input_channels = random.Channels();
     p.output_channels = p.input_channels * (random.OneIn(3) ? random.In(2, 4) : 1);
     p.input_zero_point = random.ZeroPoint(v.input_bits);

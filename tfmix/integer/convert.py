@@ -41,6 +41,7 @@ from tfmix.ir.quant import QuantParams, max_level, round_half_up
 from tfmix.policy.policy import QuantizationPolicy
 
 _INT32_MAX = 2**31 - 1
+_UINT32_MAX = 2**32 - 1
 #: Bits of the weights of a batch norm that stands alone: they are all one.
 _ONES_BITS = 2
 #: Upper limit of an add's multipliers; 2^21 * 255 * 2 + 2^30 stays inside int32.
@@ -348,10 +349,12 @@ def _make_constant(
 def _check_products(node: Node, count: int, input_bits: int, weight_bits: int) -> int:
     """Greatest sum of `count` products of unsigned inputs and weights, if int32 holds it."""
     largest = max_level(input_bits) * max_level(weight_bits)
-    if count * largest > _INT32_MAX:
+    # The kernels also add up inputs times whole bytes of packed weights, in uint32.
+    most = min(_INT32_MAX // largest, _UINT32_MAX // (max_level(input_bits) * 255))
+    if count > most:
         raise ConversionError(
-            f"{node.name}: {count} products of {input_bits} by {weight_bits} bits overflow an "
-            f"int32 accumulator; allowed: at most {_INT32_MAX // largest}"
+            f"{node.name}: {count} products of {input_bits} by {weight_bits} bits overflow a 32-bit "
+            f"accumulator; allowed: at most {most}"
         )
     return count * largest
 
@@ -380,7 +383,7 @@ def choose_left_shift(
 
     Raises ConversionError naming `what` where no shift keeps `v` within int32.
     """
-    tolerance = 2.0**-17 if products >= 16 else 2.0**-7
+    tolerance = 2.0**-17 if products >= 24 else 2.0**-7
     size = np.maximum(np.abs(factor), 1e-300)
     best, least_error = None, np.inf
     for left_shift in range(31):

@@ -353,8 +353,8 @@ def _check_products(node: Node, count: int, input_bits: int, weight_bits: int) -
     most = min(_INT32_MAX // largest, _UINT32_MAX // (max_level(input_bits) * 255))
     if count > most:
         raise ConversionError(
-            f"{node.name}: {count} products of {input_bits} by {weight_bits} bits overflow a 32-bit "
-            f"accumulator; allowed: at most {most}"
+            f"{node.name}: {count} products of {input_bits} by {weight_bits} bits overflow a "
+            f"32-bit accumulator; allowed: at most {most}"
         )
     return count * largest
 

@@ -1,3 +1,4 @@
+#if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32) && !defined(TFMIX_PORTABLE)
 @ conv2d on a Cortex-M with DSP instructions: the loop over output channels for four or two pixels.
 @
 @ A block is eight sums: two channels by four pixels or, with weights of 2 bits, four by two. Eight
@@ -9,7 +10,6 @@
 @     void tfmix_conv2d_loop_<weights>_o<output bits>(struct ChannelLoop *loop)
 @
 @ with <weights> = w8, w4, w2 or, for inputs and weights of 2 bits, w2a2.
-#if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32) && !defined(TFMIX_PORTABLE)
 
 #include "channel_loop.inc"
 

@@ -1,3 +1,4 @@
+#if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32) && !defined(TFMIX_PORTABLE)
 @ fully_connected on a Cortex-M with DSP instructions: the loop over outputs.
 @
 @ Each turn of the outer loop computes four outputs, from one group of tiles where a tile has four
@@ -6,7 +7,6 @@
 @     void tfmix_fully_connected_loop_<weights>_o<output bits>(struct ChannelLoop *loop)
 @
 @ for each bit-width of weights and outputs; <weights> is as in conv2d_loops.S.
-#if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32) && !defined(TFMIX_PORTABLE)
 
 #include "channel_loop.inc"
 

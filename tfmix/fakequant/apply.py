@@ -128,7 +128,7 @@ def unwrap(layer: tf_keras.layers.Layer) -> Unwrapped:
         kernel = getattr(layer.quantize_config, "kernel", None)
         # While the wrapper runs, the layer's own attribute holds the fake-quantized tensor.
         variables = {kernel: layer._weight_vars[0][0]} if kernel else {}
-        return Unwrapped(layer.layer, variables)
+        return Unwrapped(layer.layer, variables, closed=bool(layer._output_quantizers))
     return Unwrapped(layer)
 
 

@@ -31,7 +31,8 @@ def fold_batch_norm(network: KerasNetwork) -> KerasNetwork:
     """Folds each batch norm into the weights before it ("FB" in Rusci et al. 2020).
 
     kernel * gamma / s and (bias - mean) * gamma / s + beta, s = sqrt(variance + epsilon). A batch
-    norm that stands alone has no weights to fold into and stays.
+    norm that stands alone has no weights to fold into and stays. Tensors keep their names, also
+    those named after a batch norm: a policy fits the network folded and not.
     """
     nodes, weights = [], dict(network.weights)
     for node in network.graph.nodes:
@@ -100,6 +101,9 @@ class _Builder:
             x = self._batch_norm(node, x)
         if node.relu_layer is not None:
             x = _layers.ReLU(max_value=node.relu_max, name=node.relu_layer)(x)
+        elif node.output not in (node.name, node.batch_norm):
+            # Named after a batch norm that was folded: something must carry the name still.
+            x = _layers.Activation("linear", name=node.output)(x)
         return x
 
     # -- windows ----------------------------------------------------------------------------

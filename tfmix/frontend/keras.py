@@ -61,10 +61,14 @@ SUPPORTED_LAYERS = (
 
 @dataclass(frozen=True)
 class Unwrapped:
-    """What stands behind a wrapper layer: the layer itself, and its variables by attribute name."""
+    """What stands behind a wrapper layer: the layer itself, and its variables by attribute name.
+
+    closed: the wrapper does something to the layer's output, so that no layer after it is fused.
+    """
 
     layer: tf_keras.layers.Layer
     variables: Mapping[str, Any] = field(default_factory=dict)
+    closed: bool = False
 
 
 #: Looks behind a framework's wrapper.
@@ -151,6 +155,7 @@ class _Call:
     relu: bool = False
     relu_layer: str | None = None
     relu_max: float | None = None
+    closed: bool = False  # nothing is fused into it
 
 
 class _Reader:
@@ -235,12 +240,24 @@ class _Reader:
             calls_before = len(self.calls)
             if kind in _HANDLERS:
                 _HANDLERS[kind](context, problems)
-            runs_a_kernel = any(c.op is not Op.RESHAPE for c in self.calls[calls_before:])
-            if len(shape) > 3 and runs_a_kernel:
+            calls = self.calls[calls_before:]
+            if unwrapped.closed:
+                self._close(calls, context)
+            if len(shape) > 3 and any(call.op is not Op.RESHAPE for call in calls):
                 problems.add(f"output shape {shape} has {len(shape)} dimensions, allowed: 1 to 3")
             name = context.result
         self.problems += problems.found
         return [name] * len(outputs)
+
+    def _close(self, calls: list[_Call], context: _Context) -> None:
+        """The layer's wrapper closes its output. A layer that is nothing but that, and stands
+        behind another, gives it its name."""
+        if not calls and context.result != self.input:
+            calls = [call for call in self.calls if call.output == context.result]
+            for call in calls:
+                call.output = context.result = context.name
+        for call in calls:
+            call.closed = True
 
     def _check_call(
         self, node: Any, layer: tf_keras.layers.Layer, problems: _LayerProblems
@@ -624,7 +641,8 @@ def _fuse(calls: list[_Call], output: str) -> list[_Call]:
     def only_consumer(call: _Call, op: Op) -> _Call | None:
         """The one reader of the call's output if it is an `op`; the network's end reads too."""
         readers = consumers.get(call.output, [])
-        if call.output != output and len(readers) == 1 and readers[0].op is op:
+        open_end = call.output != output and not call.closed
+        if open_end and len(readers) == 1 and readers[0].op is op:
             return readers[0]
         return None
 
@@ -637,6 +655,7 @@ def _fuse(calls: list[_Call], output: str) -> list[_Call]:
             if follower is not None:
                 call.weights = replace(call.weights, batch_norm=follower.weights.batch_norm)
                 call.batch_norm, call.output = follower.name, follower.output
+                call.closed = follower.closed
                 gone.add(id(follower))
         if call.op in _RELU_HOSTS and not call.relu:
             follower = only_consumer(call, Op.RELU)

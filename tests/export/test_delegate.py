@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 import warnings
@@ -13,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import real_data
 from integer_models import model_of, random_model
 
 import tfmix
@@ -29,6 +29,8 @@ from tfmix.ir.graph import as_graph
 from tfmix.policy.cost.arena import plan
 
 ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("TFMIX_DATA", ROOT.parent / "shared" / "data"))
+MODELS = ("ad01", "kws_ref_model", "resnet8_cifar10_jpeg_ft", "str_ww_ref_model", "vww_96")
 BITS, BITS_IDS = [(8,), (4,), (2,), (4, 2, 8)], ["8", "4", "2", "mixed"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
@@ -138,7 +140,7 @@ def _quantized(name: str) -> Any:
     if name == "mobilenet":
         model = tf_keras.applications.MobileNet((128, 128, 3), alpha=0.25, weights=None)
     else:
-        model = real_data.model(name)
+        model = tf_keras.models.load_model(DATA / "models" / f"{name}.h5", compile=False)
     x = np.random.default_rng(0).uniform(0, 1, (4, *model.input_shape[1:])).astype(np.float32)
     return tfmix.quantize_model(model, None, calibration_data=x, verbose=0)
 
@@ -157,8 +159,9 @@ def _policy(qmodel: Any, bits: tuple[int, ...]) -> tfmix.QuantizationPolicy:
     )
 
 
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no data at {DATA}; set TFMIX_DATA")
 @pytest.mark.parametrize("bits", BITS, ids=BITS_IDS)
-@pytest.mark.parametrize("name", real_data.MODELS)
+@pytest.mark.parametrize("name", MODELS)
 def test_models_of_mlperf_tiny(name, bits, interpreter):
     _check_at(bits, name, interpreter)
 

@@ -6,7 +6,7 @@ the environment):
     TFLM_INCLUDE_DIRS   directories with its headers and those of what it needs, ':' between them
     TFLM_LIBRARY        the library for this machine
     TFLM_LIBRARY_ARM    the library for a Cortex-M7 with hard float
-    TFLM_LIBRARY_ARM_STRIPPED   the same, built with TF_LITE_STRIP_ERROR_STRINGS
+    TFLM_LIBRARY_ARM_STRIPPED   the same with TF_LITE_STRIP_ERROR_STRINGS and NDEBUG
 """
 
 from __future__ import annotations

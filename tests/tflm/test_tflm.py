@@ -166,6 +166,23 @@ def test_models(name, program):
         assert {key: verdict.arena for key, verdict in verdicts.items()} == ram
 
 
+def test_a_budget_holds(board):
+    """MobileNetV1 0.75 224 in 2 MB of FLASH and 512 kB of RAM."""
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    model = tf_keras.applications.MobileNet((224, 224, 3), alpha=0.75, weights=None)
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 224, 224, 3)).astype(np.float32)
+    budget = tfmix.Budget("2 MB", "512 kB")
+    qmodel = tfmix.quantize_model(model, budget, calibration_data=x, verbose=0)
+    case = of_model("mobilenet_v1", tfmix.convert(qmodel), runs=1)
+    verdict = board([case])["mobilenet_v1"]
+    print(f"MobileNetV1 0.75 224: file {len(case.content):,} B, arena {verdict.arena:,} B")
+    assert verdict.result == "ok"
+    assert verdict.arena == tfmix.memory_report(qmodel).ram_bytes
+    assert len(case.content) <= budget.flash and verdict.needs <= budget.ram
+
+
 def _assert_predicted(models, verdicts) -> None:
     """Arena in use, to the byte; and the smallest that will do."""
     for name, model in models.items():

@@ -19,9 +19,9 @@
 namespace tfmix::tflm_test {
 namespace {
 
-constexpr int32_t kModelSize = 3 << 19;
+constexpr int32_t kModelSize = 9 << 18;
 constexpr int32_t kArenaSize = 3 << 18;
-constexpr int32_t kDataSize = 1 << 20;
+constexpr int32_t kDataSize = 1 << 19;
 constexpr int32_t kAlignment = 16;
 // More than TFLM needs while it loads one of the models, beyond what it needs afterwards.
 constexpr int32_t kLoading = 4096;

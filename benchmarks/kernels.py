@@ -75,7 +75,7 @@ LAYERS = (
     Layer(
         "a: 1x1 24x24x16->32",
         Kernel.CONV2D,
-        Shape((24, 24), 16, 32, kernel=(1, 1), output=(24, 24), left_shift=4),
+        Shape((24, 24), 16, 32, kernel=(1, 1), output=(24, 24), left_shift=0),
     ),
     Layer(
         "b: 1x1 6x6x512->512",

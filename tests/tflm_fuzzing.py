@@ -3,6 +3,7 @@
     python tests/tflm_fuzzing.py build DIRECTORY    the target with libFuzzer; needs clang
     python tests/tflm_fuzzing.py seeds DIRECTORY    a valid node of every variant
     python tests/tflm_fuzzing.py pack DIRECTORY     DIRECTORY becomes tests/tflm/corpus.zip
+    python tests/tflm_fuzzing.py unpack DIRECTORY   the other way
 
 TFLM_INCLUDE_DIRS and TFLM_LIBRARY name TensorFlow Lite Micro, see tflm_programs.py.
 """
@@ -80,18 +81,30 @@ def write_seeds(directory: Path) -> None:
 
 
 def pack(directory: Path) -> None:
-    """Deterministic: names are numbers, in order of size and content, without dates."""
+    """Deterministic: by size and content, each behind its length as uint16, without dates."""
     files = sorted((path.read_bytes() for path in directory.iterdir()), key=lambda b: (len(b), b))
+    content = b"".join(struct.pack("<H", len(file)) + file for file in files)
     with zipfile.ZipFile(CORPUS, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for number, content in enumerate(files):
-            archive.writestr(zipfile.ZipInfo(f"{number:05}"), content, zipfile.ZIP_DEFLATED)
+        archive.writestr(zipfile.ZipInfo("corpus"), content, zipfile.ZIP_DEFLATED)
+
+
+def unpack(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for number, content in enumerate(read_corpus()):
+        (directory / f"{number:05}").write_bytes(content)
 
 
 def read_corpus() -> list[bytes]:
     with zipfile.ZipFile(CORPUS) as archive:
-        return [archive.read(name) for name in archive.namelist()]
+        packed = archive.read("corpus")
+    contents, at = [], 0
+    while at < len(packed):
+        (size,) = struct.unpack_from("<H", packed, at)
+        contents.append(packed[at + 2 : at + 2 + size])
+        at += 2 + size
+    return contents
 
 
 if __name__ == "__main__":
     command, directory = sys.argv[1], Path(sys.argv[2])
-    {"build": build, "seeds": write_seeds, "pack": pack}[command](directory)
+    {"build": build, "seeds": write_seeds, "pack": pack, "unpack": unpack}[command](directory)

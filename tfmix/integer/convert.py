@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
@@ -42,6 +44,10 @@ from tfmix.policy.policy import QuantizationPolicy
 
 _INT32_MAX = 2**31 - 1
 _UINT32_MAX = 2**32 - 1
+#: Halvings after which no bit of any weight is left.
+_MOST_HALVINGS = 9
+#: Multipliers below have so few bits that the output shows it.
+_COARSE_MULTIPLIER = 1 << 12
 #: Bits of the weights of a batch norm that stands alone: they are all one.
 _ONES_BITS = 2
 #: Upper limit of an add's multipliers; 2^21 * 255 * 2 + 2^30 stays inside int32.
@@ -265,35 +271,24 @@ def _integer_weights(
     factor = step * gain / y.scale  # M, [oc] or [1]
     depthwise = _kernel(node, graph)[0] is Kernel.DEPTHWISE_CONV2D
     by_channel = (q.reshape(-1, oc).T if depthwise else q.reshape(oc, -1)).astype(np.int64)
-    centred = by_channel - zero_point[:, None]
-    products = _check_products(node, by_channel.shape[1], x.bits, bits)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        # What is added to the sum of products, in accumulator units.
-        real_bias = offset / (step * gain) - x.zero_point * centred.sum(axis=1)
-    constant = ~(np.abs(real_bias) <= _INT32_MAX - products)
-    if constant.any():
-        if factor.size == 1:  # with one multiplier for all, all are constants or none
-            constant[:] = True
-        _check_constant(node, constant, np.broadcast_to(factor, oc), centred, max_level(x.bits))
-        factor = np.where(constant[: factor.size], 0, factor)
-        real_bias, centred = (
-            np.where(constant, 0, real_bias),
-            np.where(constant[:, None], 0, centred),
+        sums = LayerSums(
+            centred=by_channel - zero_point[:, None],
+            offset=offset / (step * gain),
+            factor=factor,
+            input_zero_point=x.zero_point,
+            input_top=max_level(x.bits),
+            output_top=max_level(y.bits),
+            largest=_largest_sum(node, by_channel.shape[1], x.bits, bits),
         )
-        mask = constant if depthwise else constant.reshape(-1, *[1] * (q.ndim - 1))
-        at_zero = zero_point if depthwise else zero_point.reshape(-1, *[1] * (q.ndim - 1))
-        q = np.where(mask, at_zero, q).astype(np.uint8)
-
-    reach = _reach(centred, max_level(x.bits), real_bias)
-    left_shift = choose_left_shift(factor, reach, by_channel.shape[1], max_level(y.bits), node.name)
-    multiplier = round_half_up(factor * 2.0 ** (32 - left_shift)).astype(np.int32)
-    bias = round_half_up(real_bias * 2.0**left_shift)
-    if constant.any():
-        bias, multiplier = _make_constant(
-            constant, bias, multiplier, left_shift, offset / y.scale, y
-        )
+    left_shift, fit = choose_left_shift(sums, node.name)
+    multiplier = round_half_up(fit.factor * 2.0 ** (32 - left_shift)).astype(np.int32)
+    bias = round_half_up(fit.bias * 2.0**left_shift)
+    if fit.constant.any():
+        bias, multiplier = _make_constant(fit.constant, bias, multiplier, offset / y.scale, y)
+    values = fit.centred + zero_point[:, None]
     return IntegerWeights(
-        values=q,
+        values=(values.T if depthwise else values).reshape(q.shape).astype(np.uint8),
         bits=bits,
         per_channel=per_channel,
         zero_point=zero_point.astype(np.uint8),
@@ -314,25 +309,10 @@ def _gain_and_offset(
     return gain, (b - bn.mean) * gain + bn.beta
 
 
-def _check_constant(
-    node: Node, constant: np.ndarray, factor: np.ndarray, centred: np.ndarray, top: int
-) -> None:
-    """A channel whose bias does not fit int32 may only be replaced by a constant where its sum
-    moves the output by less than half a step."""
-    moves = np.abs(factor) * np.abs(centred).sum(axis=1) * top
-    for channel in np.flatnonzero(constant & ~(moves < 0.5)):
-        raise ConversionError(
-            f"{node.name}, output channel {channel}: the bias overflows an int32 accumulator "
-            "(batch norm's gamma is tiny beside its beta: output scale ratio "
-            f"{factor[channel]:.3g})"
-        )
-
-
 def _make_constant(
     constant: np.ndarray,
     bias: np.ndarray,
     multiplier: np.ndarray,
-    left_shift: int,
     value: np.ndarray,
     y: QuantParams,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -346,8 +326,8 @@ def _make_constant(
 # -- proofs -----------------------------------------------------------------------------------
 
 
-def _check_products(node: Node, count: int, input_bits: int, weight_bits: int) -> int:
-    """Greatest sum of `count` products of unsigned inputs and weights, if int32 holds it."""
+def _largest_sum(node: Node, count: int, input_bits: int, weight_bits: int) -> int:
+    """Greatest sum of `count` products of unsigned inputs and weights, if 32 bits hold it."""
     largest = max_level(input_bits) * max_level(weight_bits)
     # The kernels also add up inputs times whole bytes of packed weights, in uint32.
     most = min(_INT32_MAX // largest, _UINT32_MAX // (max_level(input_bits) * 255))
@@ -359,49 +339,147 @@ def _check_products(node: Node, count: int, input_bits: int, weight_bits: int) -
     return count * largest
 
 
-def _reach(centred: np.ndarray, top: int, bias: np.ndarray) -> np.ndarray:
-    """Greatest |sum of products + bias| over all inputs in [0, top], float64 [oc]."""
-    highest = np.maximum(centred, 0).sum(axis=1) * top + bias
-    lowest = np.minimum(centred, 0).sum(axis=1) * top + bias
-    return np.maximum(np.abs(highest), np.abs(lowest))
+@dataclass(frozen=True)
+class FittedSums:
+    """A layer's sums as int32 holds them at some left shift: output = factor * (sum + bias).
+
+    centred:   weights minus zero point [oc, products]
+    bias:      real, in accumulator units [oc]
+    factor:    M of docs/arithmetic.md, [oc] or [1]
+    constant:  channels without a sum, whose output is the offset; the three above are 0 [oc]
+    error:     bound on the error of the output in LSB, infinite where 32 bits do not do [oc]
+    """
+
+    centred: np.ndarray
+    bias: np.ndarray
+    factor: np.ndarray
+    constant: np.ndarray
+    error: np.ndarray
 
 
-def choose_left_shift(
-    factor: np.ndarray, reach: np.ndarray, products: int, top: int, what: str
-) -> int:
-    """L of docs/arithmetic.md, for a layer's factors M [oc] or [1].
+@dataclass(frozen=True)
+class LayerSums:
+    """A layer's output channels in real numbers: output = factor * (sum of products + offset).
 
-    Errors, in LSB of the output: at most M / 2^(L+1) from rounding the bias, and |v| / 2^33 from
-    rounding the multiplier. The first falls with L and the second grows. |v| is taken as that of a
-    typical output, a sixteenth of the range: few are larger, and beyond the range all saturate.
+    centred:     weights minus zero point [oc, products]
+    offset:      in accumulator units; not finite where batch norm's gamma is zero [oc]
+    factor:      M of docs/arithmetic.md, [oc] or [1]
+    input_top:   greatest value of an input
+    output_top:  greatest value of an output
+    largest:     greatest sum of unsigned products
+    """
+
+    centred: np.ndarray
+    offset: np.ndarray
+    factor: np.ndarray
+    input_zero_point: int
+    input_top: int
+    output_top: int
+    largest: int
+
+    def fit(self, left_shift: int) -> FittedSums:
+        """The sums at a left shift, each channel as exact as it can be.
+
+        The output of some channels hardly depends on their input (batch norm's gamma is tiny beside
+        its beta): their bias leaves int32, or their multiplier has few bits. Their weights are
+        halved, which doubles M, or they become constants, whichever moves the output least.
+        Channels of zeros are constants, since their M stands for nothing.
+        """
+        oc = len(self.offset)
+        halvings = np.zeros(oc, np.int64)
+        positive, negative = self._sums
+        bias, error = self._held(slice(None), positive, negative, 0, left_shift)
+        lost = np.abs(self.factor) * (positive - negative) * self.input_top
+        if self.factor.size < oc:  # one M for the layer: all channels are constants or none
+            constant = np.full(oc, np.isinf(error).any() or not lost.any())
+            doubtful = np.flatnonzero(constant)
+        else:
+            coarse = np.abs(self.factor) * 2.0 ** (32 - left_shift) < _COARSE_MULTIPLIER
+            doubtful = np.flatnonzero(coarse | np.isinf(error) | (lost == 0))
+            constant = None
+        if not doubtful.size:
+            return FittedSums(self.centred, bias, self.factor, np.zeros(oc, bool), error)
+        centred = self.centred.copy()
+        if constant is None:
+            for count in range(1, _MOST_HALVINGS + 1):
+                halved = round_half_up(self.centred[doubtful] / 2.0**count).astype(np.int64)
+                its_bias, its_error = self._held(doubtful, *_sums(halved), count, left_shift)
+                bits_lost = np.abs(self.centred[doubtful] - (halved << count)).sum(axis=1)
+                its_error += np.abs(self.factor[doubtful]) * bits_lost * self.input_top
+                better = its_error < error[doubtful]
+                rows = doubtful[better]
+                halvings[rows], centred[rows] = count, halved[better]
+                bias[rows], error[rows] = its_bias[better], its_error[better]
+            constant = lost <= error
+        centred[constant], bias[constant], error[constant] = 0, 0, lost[constant]
+        factor = np.where(constant, 0, self.factor * 2.0**halvings)[: self.factor.size]
+        return FittedSums(centred, bias, factor, constant, error)
+
+    @cached_property
+    def _sums(self) -> tuple[np.ndarray, np.ndarray]:
+        return _sums(self.centred)
+
+    def _held(
+        self,
+        rows: np.ndarray | slice,
+        positive: np.ndarray,
+        negative: np.ndarray,
+        halvings: int,
+        left_shift: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(bias, bound on its error and the multiplier's in LSB) of channels, given their `_sums`.
+
+        The error is M / 2^(L+1) from rounding the bias and |v| / 2^33 from rounding the multiplier.
+        |v| is taken as that of a typical output, a sixteenth of the range: few are larger, and
+        beyond the range all saturate.
+        """
+        offset = self.offset[rows] * 2.0**-halvings
+        bias = offset - self.input_zero_point * (positive + negative)
+        reach = np.maximum(
+            np.abs(positive * self.input_top + bias), np.abs(negative * self.input_top + bias)
+        )
+        factor = np.abs(np.broadcast_to(self.factor, len(self.offset))[rows])
+        scaled = np.maximum(factor * 2.0 ** (halvings - left_shift), 1e-300)
+        fits = (
+            (np.abs(bias) <= _INT32_MAX - self.largest)
+            & (reach * 2.0**left_shift + 1 <= _INT32_MAX)
+            & (scaled * 2.0**32 <= _INT32_MAX)
+        )
+        value = np.minimum(reach * 2.0**left_shift, self.output_top / 16 / scaled)
+        return bias, np.where(fits, scaled / 2 + value * 2.0**-33, np.inf)
+
+
+def _sums(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of the positive and of the negative weights of each channel."""
+    return np.maximum(centred, 0).sum(axis=1), np.minimum(centred, 0).sum(axis=1)
+
+
+def choose_left_shift(sums: LayerSums, what: str) -> tuple[int, FittedSums]:
+    """L of docs/arithmetic.md, for a layer, and the sums as they fit it.
+
+    Rounding the bias costs less the greater L, rounding the multiplier more, see `LayerSums`.
     A small error is worth much, because one output rounded differently from fake-quant makes many
     differ in the layers after it. But a shift costs two instructions an output, so where a window
     has few products it is only taken to avoid errors that matter by themselves.
 
-    factor:   real M; reach: greatest |acc + bias| [oc]; products: of one output
-    top:      2^b - 1 of the output
-
-    Raises ConversionError naming `what` where no shift keeps `v` within int32.
+    Raises ConversionError naming `what` where at no shift int32 holds the sums.
     """
-    tolerance = 2.0**-17 if products >= 24 else 2.0**-7
-    size = np.maximum(np.abs(factor), 1e-300)
+    tolerance = 2.0**-17 if sums.centred.shape[1] >= 24 else 2.0**-7
     best, least_error = None, np.inf
     for left_shift in range(31):
-        scaled = size * 2.0**-left_shift
-        if reach.max() * 2.0**left_shift + 1 > _INT32_MAX:
-            break
-        if scaled.max() * 2.0**32 > _INT32_MAX:
-            continue
-        value = np.minimum(reach * 2.0**left_shift, top / 16 / scaled)
-        error = (scaled / 2 + value * 2.0**-33).max()
-        if error < least_error:
-            best, least_error = left_shift, error
-        if error <= tolerance:
-            break
+        fit = sums.fit(left_shift)
+        # A few channels may be bad at every shift; it is chosen for the others too.
+        worst, mean = fit.error.max(), fit.error.mean()
+        if worst < 0.5 and mean < least_error:
+            best, least_error = (left_shift, fit), mean
+        if worst <= tolerance or mean <= tolerance / 8 or mean > 2 * least_error:
+            break  # good enough, or past the best
     if best is None:
+        channel = int(np.argmax(fit.error))
         raise ConversionError(
-            f"{what}: accumulators up to {reach.max():.3g} at an output scale ratio of "
-            f"{size.max():.3g} do not fit 32 bits: the output's range is too narrow for this "
-            "layer; calibrate again"
+            f"{what}, output channel {channel}: the sum of {sums.centred.shape[1]} products and a "
+            f"bias of {sums.offset[channel]:.3g} does not fit 32 bits at an output scale ratio of "
+            f"{np.broadcast_to(sums.factor, sums.offset.shape)[channel]:.3g}: the output's range "
+            "is too narrow for this layer, or its bias too large; calibrate again"
         )
     return best

@@ -1,203 +1,406 @@
-"""The public functions: arguments, errors, and that nothing is written on error."""
+"""The public functions: what they take, what they promise, and what they say when they cannot."""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tf_keras
+from keras_models import SUPPORTED, chain, random_inputs, randomize, small_cnn
 
 import tfmix
+from tfmix.errors import (
+    BudgetError,
+    CalibrationError,
+    ConversionError,
+    FormatError,
+    TfmixError,
+    UnsupportedModelError,
+)
+from tfmix.fakequant.apply import graph_of, quantizers_of
+from tfmix.integer.schedule import schedule_of
+from tfmix.ir.quant import BIT_WIDTHS
+from tfmix.policy.cost.arena import plan
 
 layers = tf_keras.layers
+X = random_inputs(small_cnn(), 32)
 
 
-@pytest.fixture(scope="module")
-def model() -> tf_keras.Model:
-    tf_keras.utils.set_random_seed(0)
-    return tf_keras.Sequential(
-        [
-            tf_keras.Input((12, 10, 3)),
-            layers.Conv2D(16, 3, padding="same", name="first"),
-            layers.BatchNormalization(),
-            layers.ReLU(name="a"),
-            layers.Conv2D(24, 3, strides=2, activation="relu", name="second"),
-            layers.GlobalAveragePooling2D(),
-            layers.Dense(5, activation="softmax", name="classes"),
-        ]
+def wide_cnn() -> tf_keras.Model:
+    """With enough weights and activations for a budget to matter."""
+    return randomize(
+        chain(
+            layers.Conv2D(24, 3, padding="same", activation="relu", name="a"),
+            layers.Conv2D(24, 3, padding="same", activation="relu", name="b"),
+            layers.Conv2D(48, 3, 2, padding="same", activation="relu", name="c"),
+            layers.GlobalAveragePooling2D(name="pool"),
+            layers.Dense(5, name="dense"),
+            shape=(16, 17, 3),
+        )
     )
 
 
+def quantize(model: tf_keras.Model | None = None, budget=None, **settings) -> tf_keras.Model:
+    return tfmix.quantize_model(model or small_cnn(), budget, verbose=0, **settings)
+
+
 @pytest.fixture(scope="module")
-def x() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(40, 12, 10, 3)).astype(np.float32)
-
-
-@pytest.fixture
-def qmodel(model, x) -> tf_keras.Model:
-    return tfmix.quantize_model(model, None, calibration_data=x, verbose=0)
+def qmodel() -> tf_keras.Model:
+    """Calibrated; not to be changed."""
+    return quantize(calibration_data=X)
 
 
 # -- quantize_model -----------------------------------------------------------------------------
 
 
-def test_a_budget_is_held_by_the_file_and_by_the_report(model, x, tmp_path):
-    eight = tfmix.memory_report(model, tfmix.QuantizationPolicy.uniform(model, 8))
-    budget = tfmix.Budget(eight.flash_bytes - 1500, eight.ram_bytes - 800)
-    qmodel = tfmix.quantize_model(model, budget, calibration_data=x, verbose=0)
-    report = tfmix.memory_report(qmodel, budget=budget)
-    assert report.fits
-    assert tfmix.export(qmodel, tmp_path / "m.tflite").stat().st_size == report.flash_bytes
-    assert report.flash_bytes <= budget.flash and report.ram_bytes <= budget.ram
-
-
-def test_without_limits_all_is_at_8_bits(model, qmodel):
-    assert tfmix.get_policy(qmodel) == tfmix.QuantizationPolicy.uniform(model, 8)
-
-
-@pytest.mark.parametrize("budget", [tfmix.Budget(flash=500), tfmix.Budget(ram=500)])
-def test_a_budget_nobody_can_meet_names_the_tensor_and_what_would_do(model, budget):
-    with pytest.raises(tfmix.BudgetError) as error:
-        tfmix.quantize_model(model, budget, verbose=0)
-    assert error.value.smallest > 500 and error.value.tensor in str(error.value)
-    enough = tfmix.Budget(*(limit and error.value.smallest for limit in (budget.flash, budget.ram)))
-    tfmix.quantize_model(model, enough, verbose=0)
-
-
-def test_a_policy_of_ones_own(model, x):
-    policy = tfmix.QuantizationPolicy.uniform(model, 8).replace(weights={"second": 2})
-    qmodel = tfmix.quantize_model(model, None, policy=policy, calibration_data=x, verbose=0)
-    assert tfmix.get_policy(qmodel) == policy
-
-
-def test_a_policy_beyond_the_budget_is_refused(model):
-    policy = tfmix.QuantizationPolicy.uniform(model, 8)
-    with pytest.raises(tfmix.BudgetError, match="second"):
-        tfmix.quantize_model(model, tfmix.Budget(flash=3000), policy=policy, verbose=0)
-
-
-def test_pinned_bits_stay(model):
-    flash = tfmix.memory_report(model, tfmix.QuantizationPolicy.uniform(model, 4)).flash_bytes
+def test_the_docstring_of_the_package_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    y = np.arange(len(X)) % 5
     qmodel = tfmix.quantize_model(
-        model,
-        tfmix.Budget(flash=flash),
-        pinned={"weights": {"first": 8}, "activations": {"a": 4}},
-        verbose=0,
+        small_cnn(), tfmix.Budget(flash="2MB", ram="512kB"), calibration_data=X
     )
-    policy = tfmix.get_policy(qmodel)
-    assert policy.weight_bits["first"] == 8 and policy.activation_bits["a"] == 4
+    qmodel.compile("adam", "sparse_categorical_crossentropy")
+    qmodel.fit(X, y, verbose=0)
+    assert tfmix.export(qmodel, "model.tflite") == Path("model.tflite")
+    assert tfmix.load("model.tflite") == tfmix.convert(qmodel)
+
+
+def test_without_a_budget_all_bits_are_eight():
+    assert tfmix.get_policy(quantize()) == tfmix.QuantizationPolicy.uniform(small_cnn(), 8)
+
+
+def test_a_given_policy_is_used():
+    policy = tfmix.QuantizationPolicy.uniform(small_cnn(), 4).replace(weights={"pw": 2})
+    assert tfmix.get_policy(quantize(policy=policy)) == policy
+
+
+@pytest.mark.parametrize("weights", ["per_channel", "per_layer"])
+@pytest.mark.parametrize("batch_norm", ["icn", "fold"])
+def test_flavours(weights, batch_norm):
+    qmodel = quantize(weights=weights, batch_norm=batch_norm)
+    graph = graph_of(qmodel)
+    folded = {node.name for node in graph.weighted_nodes if not node.batch_norm}
+    assert ("conv" in folded) == (batch_norm == "fold")
+    quantizers = quantizers_of(qmodel).weights.values()
+    assert {q.quantizer.per_channel for q in quantizers} == {weights == "per_channel"}
+
+
+@pytest.mark.parametrize("search", ["auto", "memory"])
+def test_searches_that_are_the_same(search):
+    budget = tfmix.Budget("10kB", None)
+    assert tfmix.get_policy(quantize(wide_cnn(), budget, search=search)) == tfmix.get_policy(
+        quantize(wide_cnn(), budget)
+    )
+
+
+def test_verbose_prints_the_report(capsys):
+    tfmix.quantize_model(small_cnn(), tfmix.Budget("1MB", None))
+    assert "fits the budget" in capsys.readouterr().out
+    quantize()
+    assert capsys.readouterr().out == ""
+
+
+def test_pinned_bits_stay():
+    pinned = {"weights": {"c": 8, "a": 2}, "activations": {"pool": 4}}
+    policy = tfmix.get_policy(quantize(wide_cnn(), tfmix.Budget("15kB", "10kB"), pinned=pinned))
+    assert (policy.weight_bits["c"], policy.weight_bits["a"]) == (8, 2)
+    assert policy.activation_bits["pool"] == 4
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("name", "value", "message"),
     [
-        ({"search": "magic"}, "magic.*memory"),
-        ({"weights": "per_row"}, "per_row.*per_channel"),
-        ({"batch_norm": "drop"}, "drop.*icn"),
-        ({"pinned": {"weights": {"nowhere": 8}}}, "nowhere"),
-        ({"policy": "8 bits"}, "8 bits"),
-        ({"calibration_data": []}, "empty"),
-        ({"calibration_data": np.zeros((4, 3))}, "shape"),
-        ({"calibration_data": np.full((4, 12, 10, 3), np.nan)}, "NaN"),
+        ("weights", "per_row", r"weights 'per_row' is not one of \('per_channel', 'per_layer'\)"),
+        ("batch_norm", "none", r"batch_norm 'none' is not one of \('icn', 'fold'\)"),
+        ("search", "magic", r"search 'magic' is not one of \('memory'"),
+        ("search", ["memory"], r"search \['memory'\] is not a str"),
+        ("policy", "8 bits", "policy '8 bits' is not a QuantizationPolicy"),
+        ("policy", {"conv": 8}, "policy {'conv': 8} is not a QuantizationPolicy"),
+        ("pinned", ["conv"], r"pinned \['conv'\] is not a Mapping"),
+        ("pinned", {"weights": 8}, "pinned weights 8 is not a Mapping"),
+        ("pinned", {"bits": {}}, "'bits'.* is not one of"),
+        ("pinned", {"weights": {"nope": 8}}, "nope"),
+        ("pinned", {"weights": {"conv": 3}}, "bit-width 3"),
+        ("pinned", {"activations": {"image": 4}}, "always have 8"),
+        ("budget", "2MB", "budget '2MB' is not a Budget"),
+        ("budget", 2_000_000, "budget 2000000 is not a Budget"),
     ],
 )
-def test_bad_arguments(model, arguments, message):
-    with pytest.raises(tfmix.TfmixError, match=message):
-        tfmix.quantize_model(model, None, verbose=0, **arguments)
+def test_refuses_arguments(name, value, message):
+    arguments = {"budget": None, name: value}
+    with pytest.raises(TfmixError, match=message):
+        tfmix.quantize_model(small_cnn(), verbose=0, **arguments)
 
 
-def test_a_budget_is_a_budget(model):
-    with pytest.raises(tfmix.TfmixError, match="512 kB"):
-        tfmix.quantize_model(model, "512 kB")
+def test_refuses_a_fake_quant_model(qmodel):
+    with pytest.raises(TfmixError, match="fake-quant model already; use set_policy"):
+        quantize(qmodel)
 
 
-def test_a_fake_quant_model_is_not_quantized_again(qmodel):
-    with pytest.raises(tfmix.TfmixError, match="set_policy"):
-        tfmix.quantize_model(qmodel, None)
+def test_refuses_a_policy_of_another_network():
+    policy = tfmix.QuantizationPolicy.uniform(wide_cnn(), 8)
+    with pytest.raises(TfmixError, match="does not belong to this network"):
+        quantize(policy=policy)
 
 
-def test_the_report_is_printed(model, capsys):
-    tfmix.quantize_model(model, tfmix.Budget("1 MB", "1 MB"))
-    assert "fits the budget" in capsys.readouterr().out
+def test_refuses_data_of_another_shape():
+    with pytest.raises(CalibrationError, match="image takes"):
+        quantize(calibration_data=X[:, 1:])
+
+
+def test_refuses_weights_that_are_not_finite():
+    model = small_cnn()
+    model.get_layer("pw").kernel.assign(model.get_layer("pw").kernel * np.inf)
+    with pytest.raises(UnsupportedModelError, match="pw .*kernel holds"):
+        quantize(model)
+
+
+# -- budgets ------------------------------------------------------------------------------------
+
+BUDGETS = {
+    "flash": tfmix.Budget("14kB", None),
+    "ram": tfmix.Budget(None, "9kB"),
+    "both": tfmix.Budget("12kB", "8kB"),
+    "paper": tfmix.Budget(10_000, 5_000, accounting="paper"),
+}
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("weights", ["per_channel", "per_layer"])
+def test_a_budget_is_met(budget, weights, tmp_path):
+    budget = BUDGETS[budget]
+    data = random_inputs(wide_cnn(), 16)
+    qmodel = quantize(wide_cnn(), budget, weights=weights, calibration_data=data)
+    report = tfmix.memory_report(qmodel, budget=budget)
+    assert report.fits
+    assert not tfmix.memory_report(
+        wide_cnn(), tfmix.QuantizationPolicy.uniform(wide_cnn(), 8), budget, weights=weights
+    ).fits
+    if budget.accounting == "deployed":
+        model = tfmix.convert(qmodel)
+        size = tfmix.export(model, tmp_path / "model.tflite").stat().st_size
+        assert size == report.flash_bytes
+        assert plan(schedule_of(model.network)).total == report.activation_bytes
+        assert budget.flash is None or size <= budget.flash
+        assert budget.ram is None or report.ram_bytes <= budget.ram
+
+
+@pytest.mark.parametrize("accounting", ["deployed", "paper"])
+@pytest.mark.parametrize(
+    ("limits", "what", "tensor"),
+    [({"flash": 1000}, "FLASH", "c"), ({"ram": 1000}, "RAM", "a")],
+)
+def test_an_impossible_budget_names_the_tensor_and_the_smallest_that_would_do(
+    limits, what, tensor, accounting
+):
+    with pytest.raises(BudgetError, match=f"{what}.*{tensor!r}") as error:
+        quantize(wide_cnn(), tfmix.Budget(**limits, accounting=accounting))
+    assert error.value.tensor == tensor
+    (name,) = limits
+    enough = {name: error.value.smallest}
+    quantize(wide_cnn(), tfmix.Budget(**enough, accounting=accounting))
+    with pytest.raises(BudgetError):
+        quantize(wide_cnn(), tfmix.Budget(**{name: enough[name] - 1}, accounting=accounting))
+
+
+@pytest.mark.parametrize("what", ["flash", "ram"])
+def test_a_given_policy_that_is_over_budget_is_refused(what):
+    policy = tfmix.QuantizationPolicy.uniform(wide_cnn(), 8)
+    report = tfmix.memory_report(wide_cnn(), policy)
+    needed = getattr(report, f"{what}_bytes")
+    quantize(wide_cnn(), tfmix.Budget(**{what: needed}), policy=policy)
+    with pytest.raises(BudgetError, match=f"the policy takes {needed:,} B of") as error:
+        quantize(wide_cnn(), tfmix.Budget(**{what: needed - 1}), policy=policy)
+    assert error.value.smallest == needed
+
+
+def test_a_budget_nobody_can_meet_with_pinned_bits():
+    pinned = {"weights": dict.fromkeys("abc", 8)}
+    with pytest.raises(BudgetError):
+        quantize(wide_cnn(), tfmix.Budget("10kB", None), pinned=pinned)
 
 
 # -- memory_report ------------------------------------------------------------------------------
 
 
-def test_both_accountings(model):
-    policy = tfmix.QuantizationPolicy.uniform(model, 8)
-    deployed = tfmix.memory_report(model, policy)
-    paper = tfmix.memory_report(model, policy, accounting="paper")
-    assert paper.flash_bytes < deployed.flash_bytes and paper.ram_bytes < deployed.ram_bytes
-    assert deployed.peak_step.name in str(deployed)
+@pytest.mark.parametrize("accounting", ["deployed", "paper"])
+@pytest.mark.parametrize("bits", BIT_WIDTHS)
+def test_the_report_is_the_same_of_float_and_fake_quant(accounting, bits):
+    policy = tfmix.QuantizationPolicy.uniform(small_cnn(), bits)
+    for flavour in ({}, {"weights": "per_layer"}, {"batch_norm": "fold", "weights": "per_layer"}):
+        expected = tfmix.memory_report(small_cnn(), policy, accounting=accounting, **flavour)
+        qmodel = quantize(policy=policy, **flavour)
+        assert tfmix.memory_report(qmodel, accounting=accounting) == expected
 
 
-def test_a_float_model_needs_a_policy(model):
-    with pytest.raises(tfmix.TfmixError, match="needs a policy"):
-        tfmix.memory_report(model)
+def test_the_report_follows_the_bits(qmodel):
+    reports = [
+        tfmix.memory_report(qmodel, tfmix.QuantizationPolicy.uniform(qmodel, bits))
+        for bits in BIT_WIDTHS
+    ]
+    assert reports[0].flash_bytes < reports[1].flash_bytes < reports[2].flash_bytes
+    assert reports[0].ram_bytes < reports[1].ram_bytes < reports[2].ram_bytes
+    assert tfmix.memory_report(qmodel) == reports[2]
 
 
-# -- convert, run, export, load -----------------------------------------------------------------
+def test_the_report_takes_a_graph(qmodel):
+    policy = tfmix.get_policy(qmodel)
+    assert tfmix.memory_report(graph_of(qmodel), policy) == tfmix.memory_report(qmodel)
 
 
-def test_convert_takes_a_fake_quant_model(model):
-    with pytest.raises(tfmix.TfmixError, match="quantize_model"):
-        tfmix.convert(model)
-
-
-def test_backends_give_the_same_bytes(qmodel, x):
-    integer_model = tfmix.convert(qmodel)
-    q = integer_model.quantize(x)
-    np.testing.assert_array_equal(integer_model.run(q), integer_model.run(q, backend="reference"))
-    np.testing.assert_array_equal(
-        integer_model.predict(x), integer_model.predict(x, backend="reference")
+def test_the_report_compares_with_the_budget_in_its_accounting(qmodel):
+    budget = tfmix.Budget("1MB", "1MB", accounting="paper")
+    assert tfmix.memory_report(qmodel, budget=budget).flash_bytes == (
+        tfmix.memory_report(qmodel, accounting="paper").flash_bytes
     )
-    assert integer_model.predict(x).shape == (40, 5)
-    assert integer_model.tensors(x)["a"].shape == (40, 12, 10, 16)
+    assert tfmix.memory_report(qmodel, budget=budget).fits
+    assert not tfmix.memory_report(qmodel, budget=tfmix.Budget(10, 10)).fits
+
+
+def test_the_report_prints_a_table(qmodel):
+    text = str(tfmix.memory_report(qmodel, budget=tfmix.Budget("1MB", None)))
+    for part in ("conv", "dense_softmax", "<- peak", "FLASH", "RAM", "fits the budget"):
+        assert part in text
 
 
 @pytest.mark.parametrize(
-    ("method", "data", "message"),
+    ("arguments", "message"),
     [
-        ("run", np.zeros((1, 12, 10, 3), np.float32), "uint8.*float32"),
-        ("run", np.zeros((1, 10, 12, 3), np.uint8), "shape"),
-        ("run", np.zeros((12, 10, 3), np.uint8), "shape"),
-        ("predict", np.zeros((1, 12, 10)), "shape"),
-        ("predict", np.full((1, 12, 10, 3), np.inf), "infinite"),
-        ("predict", np.array([["text"]]), "dtype"),
+        ({}, "float model needs a policy"),
+        ({"policy": "8"}, "policy '8' is not a QuantizationPolicy"),
+        ({"budget": "2MB"}, "budget '2MB' is not a Budget"),
+        ({"accounting": "guess"}, r"accounting 'guess' is not one of \('deployed', 'paper'\)"),
+        ({"weights": "per_row"}, "weights 'per_row' is not one of"),
+        ({"batch_norm": "none"}, "batch_norm 'none' is not one of"),
     ],
 )
-def test_bad_input(qmodel, method, data, message):
-    with pytest.raises(tfmix.TfmixError, match=message):
-        getattr(tfmix.convert(qmodel), method)(data)
+def test_the_report_refuses(arguments, message):
+    model = small_cnn()
+    if arguments and "policy" not in arguments:
+        arguments = {"policy": tfmix.QuantizationPolicy.uniform(model, 8), **arguments}
+    with pytest.raises(TfmixError, match=message):
+        tfmix.memory_report(model, **arguments)
 
 
-def test_unknown_backend(qmodel, x):
-    with pytest.raises(tfmix.TfmixError, match="gpu"):
-        tfmix.convert(qmodel).predict(x, backend="gpu")
+@pytest.mark.parametrize("model", ["model.h5", None, 5])
+def test_the_report_needs_a_model(model):
+    with pytest.raises(TfmixError, match="neither a tf_keras.Model nor a Graph"):
+        tfmix.memory_report(model, tfmix.QuantizationPolicy.uniform(small_cnn(), 8))
 
 
-def test_export_takes_either_model(qmodel, tmp_path):
-    a = tfmix.export(qmodel, tmp_path / "a.tflite")
-    b = tfmix.export(tfmix.convert(qmodel), tmp_path / "b.tflite")
-    assert a.read_bytes() == b.read_bytes()
-    assert tfmix.load(a) == tfmix.convert(qmodel)
+# -- convert, export, load ----------------------------------------------------------------------
 
 
-def test_nothing_is_written_on_error(model, tmp_path):
-    uncalibrated = tfmix.quantize_model(model, None, verbose=0)
-    with pytest.raises(tfmix.CalibrationError, match="calibration_data"):
-        tfmix.export(uncalibrated, tmp_path / "model.tflite")
+def test_exporting_a_fake_quant_model_converts_it(qmodel, tmp_path):
+    for name, model in (("a", qmodel), ("b", tfmix.convert(qmodel))):
+        assert tfmix.export(model, tmp_path / name) == tmp_path / name
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert tfmix.load(tmp_path / "a") == tfmix.convert(qmodel)
+    assert tfmix.load(str(tmp_path / "a")) == tfmix.convert(qmodel)
+
+
+@pytest.mark.parametrize("bits", BIT_WIDTHS)
+def test_conversion_follows_the_bits_now_set(bits):
+    qmodel = quantize(calibration_data=X)
+    tfmix.set_policy(qmodel, tfmix.QuantizationPolicy.uniform(qmodel, bits))
+    model = tfmix.convert(qmodel)
+    assert {node.weights.bits for node in model.network.nodes if node.name == "pw"} == {bits}
+    assert model.quantization["pw"].bits == bits
+    assert (model.quantization["image"].bits, model.quantization["dense"].bits) == (8, 8)
+
+
+@pytest.mark.parametrize("function", [tfmix.convert, lambda m: tfmix.export(m, os.devnull)])
+@pytest.mark.parametrize("model", [small_cnn, lambda: "model", lambda: None])
+def test_only_fake_quant_models_are_converted(function, model):
+    with pytest.raises(TfmixError, match="not a fake-quant model; make one with"):
+        function(model())
+
+
+def _uncalibrated() -> tf_keras.Model:
+    return quantize()
+
+
+def _nan_weights() -> tf_keras.Model:
+    qmodel = quantize(calibration_data=X)
+    kernel = quantizers_of(qmodel).weights["pw"].kernel
+    kernel.assign(kernel * np.nan)
+    return qmodel
+
+
+def _too_wide() -> tf_keras.Model:
+    model = randomize(chain(layers.Dense(1, name="wide"), shape=(33_026,)))
+    return quantize(model, calibration_data=random_inputs(model, 2))
+
+
+@pytest.mark.parametrize(
+    ("build", "error"),
+    [
+        (_uncalibrated, CalibrationError),
+        (_nan_weights, UnsupportedModelError),
+        (_too_wide, ConversionError),
+        (small_cnn, TfmixError),
+    ],
+)
+def test_nothing_is_written_on_error(build, error, tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"an older file")
+    with pytest.raises(error):
+        tfmix.export(build(), path)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.tflite"]
+    assert path.read_bytes() == b"an older file"
+
+
+def test_a_directory_that_is_not_there(qmodel, tmp_path):
+    with pytest.raises(TfmixError, match="no directory"):
+        tfmix.export(qmodel, tmp_path / "nowhere" / "model.tflite")
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n" + bytes(64), b"TFL3" * 40])
-def test_load_refuses_what_is_not_ours(content, tmp_path):
-    path = tmp_path / "model.tflite"
-    path.write_bytes(content)
-    with pytest.raises(tfmix.FormatError, match="model.tflite"):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: b"TFL3" * 100,
+        lambda content: b"\x89PNG\r\n\x1a\n" + bytes(64),
+    ],
+    ids=["truncated", "empty", "foreign", "a picture"],
+)
+def test_a_damaged_file_is_not_loaded(qmodel, tmp_path, damage):
+    path = tfmix.export(qmodel, tmp_path / "model.tflite")
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(FormatError, match="model.tflite"):
         tfmix.load(path)
 
 
-def test_check_lists_and_never_raises(model):
-    assert tfmix.check(model) == []
-    assert tfmix.check("not a model")
+def test_a_file_that_is_not_there():
+    with pytest.raises(FormatError, match="No such file"):
+        tfmix.load("/no/such/file.tflite")
+
+
+# -- check and errors ---------------------------------------------------------------------------
+
+
+def test_check_of_what_is_supported_is_empty():
+    assert tfmix.check(SUPPORTED["small CNN"]()) == []
+
+
+def test_a_fake_quant_model_can_be_checked(qmodel):
+    assert tfmix.check(qmodel) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [BudgetError, CalibrationError, ConversionError, FormatError, UnsupportedModelError],
+)
+def test_every_error_is_a_tfmix_error_and_a_value_error(error):
+    assert issubclass(error, TfmixError)
+    assert issubclass(error, ValueError)
+    assert getattr(tfmix, error.__name__) is error
+
+
+def test_all_public_names_are_there():
+    for name in tfmix.__all__:
+        assert getattr(tfmix, name) is not None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import tf_keras
@@ -442,31 +440,3 @@ def test_converting_changes_nothing():
     assert first == second
     for a, b in zip(before, qmodel.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-# -- comparing ----------------------------------------------------------------------------------
-
-
-def test_compare_finds_a_node_that_is_wrong():
-    qmodel = quantize(small_cnn(), random_inputs(small_cnn(), 64))
-    network = tfmix.convert(qmodel).network
-    broken = []
-    for node in network.nodes:
-        if node.name == "pw":
-            weights = dataclasses.replace(node.weights, bias=node.weights.bias + (3 << 20))
-            node = dataclasses.replace(node, weights=weights)
-        broken.append(node)
-    wrong = tfmix.IntegerModel(dataclasses.replace(network, nodes=tuple(broken)))
-    found = tfmix.compare(qmodel, wrong, random_inputs(qmodel, 8))
-    assert [d.node for d in found if d.max_lsb > 1] == ["pw"]
-    assert [d.node for d in found] == [node.name for node in network.nodes]
-
-
-@pytest.mark.parametrize("count", [1, 127, 129])
-def test_compare_takes_any_number_of_inputs(count):
-    _, qmodel = quantized("add")
-    tfmix.set_policy(qmodel, tfmix.QuantizationPolicy.uniform(qmodel, 8))
-    x = random_inputs(qmodel, count)
-    for difference in tfmix.compare(qmodel, tfmix.convert(qmodel), x):
-        assert difference.max_lsb <= 1
-        assert 0 <= difference.fraction_different <= 1

@@ -73,7 +73,9 @@ def _fully_connected(
 ):
     w = node.weights
     centred = w.values.astype(np.float64) - w.zero_point.astype(np.float64)[:, None]
-    acc = (xs[0].reshape(len(xs[0]), -1).astype(np.float64) @ centred.T).astype(np.int64)
+    acc = (xs[0].reshape(len(xs[0]), centred.shape[1]).astype(np.float64) @ centred.T).astype(
+        np.int64
+    )
     return _weighted_output(node, acc.reshape(-1, *node.output_shape), out)
 
 

@@ -73,9 +73,8 @@ def _fully_connected(
 ):
     w = node.weights
     centred = w.values.astype(np.float64) - w.zero_point.astype(np.float64)[:, None]
-    acc = (xs[0].reshape(len(xs[0]), centred.shape[1]).astype(np.float64) @ centred.T).astype(
-        np.int64
-    )
+    features = xs[0].reshape(len(xs[0]), centred.shape[1]).astype(np.float64)
+    acc = (features @ centred.T).astype(np.int64)
     return _weighted_output(node, acc.reshape(-1, *node.output_shape), out)
 
 

@@ -23,7 +23,6 @@ def problem(flash=60_000, ram=30_000, pinned=None):
         PaperMemory(GRAPH),
         Budget(flash, ram),
         Pinned.parse(GRAPH, pinned),
-        evaluate=lambda policy: 0.5,
         seed=1,
     )
 

@@ -2,7 +2,8 @@
 
 How to add a searcher
 ---------------------
-A search method is one function in one module of this package:
+A search method is one function in one module of this package. One that asks for nothing returns a
+policy:
 
     from tfmix.policy.search.base import SearchProblem, searcher
 
@@ -13,8 +14,27 @@ A search method is one function in one module of this package:
         ...
         return policy
 
+One that learns from the network is a generator: it yields batches of trials, is sent the measured
+value of each, and returns the policy in the end:
+
+    @searcher("coin")
+    def search(problem: SearchProblem, *, episodes: int = 100) -> Steps:
+        best = None
+        for _ in range(episodes):
+            policy = ...
+            (accuracy,) = yield [Trial(policy)]
+            if best is None or accuracy > best[0]:
+                best = accuracy, policy
+        return Found(best[1], score=best[0])
+
+Who runs the generator decides where trials are measured: in this process, on a cluster, or as
+epochs of Keras' `fit`. Since a generator does the same again when it is sent the same values, a
+search that was stopped resumes by sending it what the journal holds (`session.py`); no method has
+anything to save.
+
 1. Write the module and import it in `tfmix/policy/search/__init__.py`: that is what registers it.
-   From then on `quantize_model(..., search="greedy")` finds it.
+   From then on `quantize_model(..., search="greedy")` finds it. Keyword arguments beside the
+   problem are the method's options, with defaults.
 2. Begin with `problem.start()`: 8 bits everywhere, pinned bits in their place. Change bits with
    `policy.replace`, and only those that `may_cut_weights` and `may_cut_activation` allow: the
    network's input and its logits always have 8 bits, and what a person pinned stays pinned.
@@ -22,9 +42,8 @@ A search method is one function in one module of this package:
    inside a loop; `ram_bytes` plans an arena (milliseconds) and `flash_bytes` may write a whole file
    (tens of milliseconds): they judge at the end. The accounting is the model's business; a searcher
    works the same under all of them.
-4. Ask `problem.evaluate(policy)` for accuracy, in [0, 1], if the method wants any. It may be None,
-   since it costs data and time: raise TfmixError saying that the method needs validation data. A
-   searcher never sees a model, weights or TensorFlow.
+4. Yield as many trials at once as do not depend on one another's values: they may run side by side.
+   A searcher never sees a model, weights or TensorFlow.
 5. Return a policy that holds the budget by `ram_bytes` and `flash_bytes`. Where there is none,
    raise BudgetError with the tensor that does not fit and the smallest budget that would do; never
    return the nearest miss, and never search for ever.
@@ -35,9 +54,9 @@ A search method is one function in one module of this package:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from tfmix.budget import Budget
 from tfmix.errors import TfmixError
@@ -45,6 +64,7 @@ from tfmix.ir.graph import FIXED_BITS, Graph
 from tfmix.ir.quant import BIT_WIDTHS, check_bits
 from tfmix.policy.cost.memory import MemoryModel
 from tfmix.policy.policy import QuantizationPolicy
+from tfmix.policy.sensitivity import SensitivityTable
 
 
 @dataclass(frozen=True)
@@ -84,17 +104,61 @@ class Pinned:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A question to the network: how good is it under `policy`?
+
+    measure: "accuracy", in [0, 1], more is better; "loss", in nats a sample, less is better: the
+      mean cross entropy where there are labels, else the mean KL divergence from the float
+      network's output
+    train: measure after one quantization-aware epoch from the pretrained weights, not at once
+    float_activations: measure with weights quantized and activations in float
+    note: what the method wants to find again in the history, for instance {"phase": "weights"};
+      JSON values
+    """
+
+    policy: QuantizationPolicy
+    measure: Literal["accuracy", "loss"] = "accuracy"
+    train: bool = False
+    float_activations: bool = False
+    note: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a method found: the policy, what it measured of it, and a proof of optimality if any.
+
+    score: the value of the policy's own trial, None where none was made
+    proof: of the method's making, with a `__str__` a person can read
+    """
+
+    policy: QuantizationPolicy
+    score: float | None = None
+    proof: Any = None
+
+
+#: What a searcher that asks for trials returns: see "How to add a searcher".
+Steps = Generator[Sequence[Trial], Sequence[float], "Found | QuantizationPolicy"]
+
+
+@dataclass(frozen=True)
 class SearchProblem:
     """Find the best policy for `graph` that holds `budget`, as `memory` counts.
 
-    evaluate:  policy -> accuracy in [0, 1], or None where there is no data
-    seed:      of every random choice
+    measures: what trials may ask for: "accuracy" needs labelled data, "loss" any; none without data
+    trains:   trials may train
+    float_accuracy: accuracy of the float network, None where there are no labels
+    estimate: measures a `SensitivityTable` from a few backward passes, for networks too large to
+              measure tensor by tensor; None without data
+    seed:     of every random choice
     """
 
     memory: MemoryModel
     budget: Budget
     pinned: Pinned = Pinned()
-    evaluate: Callable[[QuantizationPolicy], float] | None = None
+    measures: frozenset[str] = frozenset()
+    trains: bool = False
+    float_accuracy: float | None = None
+    estimate: Callable[[], SensitivityTable] | None = None
     seed: int = 0
 
     @property
@@ -119,7 +183,9 @@ class SearchProblem:
 class Searcher(Protocol):
     """A search method: see "How to add a searcher" above."""
 
-    def __call__(self, problem: SearchProblem) -> QuantizationPolicy: ...
+    def __call__(
+        self, problem: SearchProblem, **options: Any
+    ) -> QuantizationPolicy | Found | Steps: ...
 
 
 _SEARCHERS: dict[str, Searcher] = {}

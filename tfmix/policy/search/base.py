@@ -113,7 +113,8 @@ class Trial:
     train: measure after one quantization-aware epoch from the pretrained weights, not at once
     float_activations: measure with weights quantized and activations in float
     note: what the method wants to find again in the history, for instance {"phase": "weights"};
-      JSON values
+      JSON values. "total", where it is known, is the number of trials the search will make in all:
+      it tells a person how long to wait
     """
 
     policy: QuantizationPolicy
@@ -129,11 +130,13 @@ class Found:
 
     score: the value of the policy's own trial, None where none was made
     proof: of the method's making, with a `__str__` a person can read
+    table: the sensitivities that the policy was computed from, if any
     """
 
     policy: QuantizationPolicy
     score: float | None = None
     proof: Any = None
+    table: SensitivityTable | None = None
 
 
 #: What a searcher that asks for trials returns: see "How to add a searcher".

@@ -51,12 +51,12 @@ def cut_activations(problem: SearchProblem, policy: QuantizationPolicy) -> Quant
         if not over:
             break
         if not changed:
-            _fail_ram(problem, policy, over[0])
+            fail_ram(problem, policy, over[0])
     # Every single step fits. The arena may still need more, where the planner misses its bound.
     policy = policy.replace(activations=cutter.bits)
     while problem.memory.ram_bytes(policy) > limit:
         if not cutter.cut_busiest():
-            _fail_ram(problem, policy, cutter.busiest()[0])
+            fail_ram(problem, policy, cutter.busiest()[0])
         policy = policy.replace(activations=cutter.bits)
     return policy
 
@@ -156,8 +156,11 @@ class _ActivationCutter:
         return False
 
 
-def _fail_ram(problem: SearchProblem, policy: QuantizationPolicy, step: MemoryStep) -> NoReturn:
-    """`step` has nothing left to cut. Names its largest tensor, at the fewest bits there are."""
+def fail_ram(problem: SearchProblem, policy: QuantizationPolicy, step: MemoryStep) -> NoReturn:
+    """BudgetError: `step` has nothing left to cut.
+
+    It names the step's largest tensor, at the fewest bits there are.
+    """
     memory = problem.memory
     least = policy.replace(
         activations={
@@ -213,7 +216,7 @@ def cut_weights(problem: SearchProblem, policy: QuantizationPolicy) -> Quantizat
             if bits > _FEWEST_BITS and problem.may_cut_weights(name)
         ]
         if not open_names:
-            _fail_flash(problem, policy, sizes)
+            fail_flash(problem, policy, sizes)
         total = sum(sizes.values())
         least = max(sizes[name] for name in open_names) / total - SHARE_MARGIN
         name = next(name for name in open_names if sizes[name] / total > least)
@@ -223,10 +226,13 @@ def cut_weights(problem: SearchProblem, policy: QuantizationPolicy) -> Quantizat
     return policy
 
 
-def _fail_flash(
+def fail_flash(
     problem: SearchProblem, policy: QuantizationPolicy, sizes: dict[str, int]
 ) -> NoReturn:
-    """Nothing is left to cut: `policy` is the smallest there is."""
+    """BudgetError: nothing is left to cut, `policy` is the smallest there is.
+
+    sizes: node name -> packed bytes of its weights
+    """
     smallest = problem.memory.flash_bytes(policy)
     if not sizes:
         raise BudgetError(

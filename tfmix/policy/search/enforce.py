@@ -1,0 +1,106 @@
+"""Any bits made to fit: the rule by which a search that guesses keeps the budget.
+
+FLASH: while it is over the limit, the weight tensor of most packed bytes is halved (8 -> 4 -> 2),
+on a tie the first in execution order.
+RAM: steps are visited in execution order. While a step's live bytes are over the limit, the live
+buffer of most bytes is halved, with all that shares its quantizer; on a tie the output comes before
+inputs, and inputs before what is held. One visit is enough, since a cut never makes another step
+larger. Where the planned arena is over the limit still, the same is done at the step of most live
+bytes that has anything to cut, until it is not.
+
+What is pinned, fixed or at 2 bits already is passed over.
+"""
+
+from __future__ import annotations
+
+from tfmix.ir.quant import BIT_WIDTHS
+from tfmix.policy.cost.memory import MemoryStep, packed_weight_bytes
+from tfmix.policy.policy import QuantizationPolicy
+from tfmix.policy.search.base import SearchProblem
+from tfmix.policy.search.memory import fail_flash, fail_ram
+
+_FEWEST_BITS = BIT_WIDTHS[0]
+
+
+def enforce(problem: SearchProblem, policy: QuantizationPolicy) -> QuantizationPolicy:
+    """`policy` with pinned and fixed bits in their place, cut until the budget holds.
+
+    BudgetError with the tensor in the way and the smallest budget that would do, where none does.
+    """
+    start = problem.start()
+    policy = start.replace(
+        weights={n: b for n, b in policy.weight_bits.items() if problem.may_cut_weights(n)},
+        activations={
+            t: b for t, b in policy.activation_bits.items() if problem.may_cut_activation(t)
+        },
+    )
+    return enforce_flash(problem, enforce_ram(problem, policy))
+
+
+def enforce_flash(problem: SearchProblem, policy: QuantizationPolicy) -> QuantizationPolicy:
+    """`policy` with weights cut until `problem.budget.flash` holds."""
+    limit = problem.budget.flash
+    if limit is None:
+        return policy
+    nodes = {node.name: node for node in problem.graph.weighted_nodes}
+    sizes = {
+        name: packed_weight_bytes(problem.graph, nodes[name], policy.weight_bits[name])
+        for name in nodes
+    }
+    # The weights alone are a lower bound: as long as they do not fit, no file is written.
+    while sum(sizes.values()) > limit or problem.memory.flash_bytes(policy) > limit:
+        open_names = [
+            name
+            for name in nodes
+            if policy.weight_bits[name] > _FEWEST_BITS and problem.may_cut_weights(name)
+        ]
+        if not open_names:
+            fail_flash(problem, policy, sizes)
+        name = max(open_names, key=sizes.__getitem__)
+        bits = policy.weight_bits[name] // 2
+        policy = policy.replace(weights={name: bits})
+        sizes[name] = packed_weight_bytes(problem.graph, nodes[name], bits)
+    return policy
+
+
+def enforce_ram(problem: SearchProblem, policy: QuantizationPolicy) -> QuantizationPolicy:
+    """`policy` with activations cut until `problem.budget.ram` holds."""
+    limit = problem.budget.ram
+    if limit is None:
+        return policy
+    memory = problem.memory
+    bits = dict(policy.activation_bits)
+
+    def live_bytes(step: MemoryStep) -> int:
+        return memory.live_bytes(step, bits)
+
+    for step in memory.steps:
+        while live_bytes(step) > limit:
+            if not _cut_largest(problem, step, bits):
+                fail_ram(problem, policy, step)
+    policy = policy.replace(activations=bits)
+    while memory.ram_bytes(policy) > limit:
+        busiest = sorted(memory.steps, key=live_bytes, reverse=True)
+        if not any(_cut_largest(problem, step, bits) for step in busiest):
+            fail_ram(problem, policy, busiest[0])
+        policy = policy.replace(activations=bits)
+    return policy
+
+
+def _cut_largest(problem: SearchProblem, step: MemoryStep, bits: dict[str, int]) -> bool:
+    """Halves the bits of the largest live buffer that may be cut; False if there is none."""
+    graph, memory = problem.graph, problem.memory
+    quantizers = {
+        buffer: graph.quantizer_of(buffer)
+        for buffer in (step.output, *step.inputs, *step.held)
+        if not graph.is_softmax_output(buffer)
+    }
+    sizes = {
+        buffer: memory.buffer_bytes(buffer, bits)
+        for buffer, quantizer in quantizers.items()
+        if bits[quantizer] > _FEWEST_BITS and problem.may_cut_activation(quantizer)
+    }
+    if not sizes:
+        return False
+    bits[quantizers[max(sizes, key=sizes.__getitem__)]] //= 2
+    return True

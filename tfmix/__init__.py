@@ -27,6 +27,7 @@ from tfmix.errors import (
 )
 from tfmix.export.delegate import delegate_path, interpreter
 from tfmix.fakequant.apply import get_policy, set_policy
+from tfmix.fakequant.batch_norm import reestimate_batch_norm
 from tfmix.fakequant.calibrate import calibrate
 from tfmix.integer.compare import compare
 from tfmix.integer.inference import IntegerModel
@@ -59,5 +60,6 @@ __all__ = [
     "memory_report",
     "plot_policy",
     "quantize_model",
+    "reestimate_batch_norm",
     "set_policy",
 ]

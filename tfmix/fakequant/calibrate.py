@@ -139,8 +139,13 @@ def _log_softmax(z: np.ndarray) -> np.ndarray:
     return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
 
 
-def batches(data: Any, graph: Graph) -> Iterator[np.ndarray]:
-    """Float32 batches [<= 32, *input shape] of up to MAX_SAMPLES samples, each one checked."""
+def inputs_from(data: Any, graph: Graph, samples: int = MAX_SAMPLES) -> np.ndarray:
+    """Up to `samples` inputs, float32 [n, *input shape], from whatever `calibrate` takes."""
+    return np.concatenate(list(batches(data, graph, samples)))
+
+
+def batches(data: Any, graph: Graph, samples: int = MAX_SAMPLES) -> Iterator[np.ndarray]:
+    """Float32 batches [<= 32, *input shape] of up to `samples` inputs, each one checked."""
     shape = graph.tensors[graph.input].shape
     taken = 0
     for chunk in _chunks(data):
@@ -152,13 +157,13 @@ def batches(data: Any, graph: Graph) -> Iterator[np.ndarray]:
             )
         if x.dtype.kind not in "fiub":
             raise CalibrationError(f"calibration data of dtype {x.dtype}; numbers are needed")
-        x = x[: MAX_SAMPLES - taken].astype(np.float32)
+        x = x[: samples - taken].astype(np.float32)
         if not np.isfinite(x).all():
             raise CalibrationError("calibration data holds NaN or infinite values")
         taken += len(x)
         for start in range(0, len(x), _BATCH):
             yield x[start : start + _BATCH]
-        if taken >= MAX_SAMPLES:
+        if taken >= samples:
             return
     if not taken:
         raise CalibrationError("calibration data is empty; a few hundred typical inputs are needed")

@@ -28,6 +28,7 @@ from tfmix.errors import (
 from tfmix.export.delegate import delegate_path, interpreter
 from tfmix.fakequant.apply import get_policy, set_policy
 from tfmix.fakequant.batch_norm import reestimate_batch_norm
+from tfmix.fakequant.bias_correction import correct_bias
 from tfmix.fakequant.calibrate import calibrate
 from tfmix.integer.compare import compare
 from tfmix.integer.inference import IntegerModel
@@ -50,6 +51,7 @@ __all__ = [
     "check",
     "compare",
     "convert",
+    "correct_bias",
     "delegate_path",
     "export",
     "export_c",

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from tfmix.errors import TfmixError
 from tfmix.fakequant.apply import Quantizers, is_quantized, quantizers_of, unwrap
 from tfmix.frontend.keras import read
 from tfmix.ir.graph import WEIGHTED_OPS, Graph, Node, Op, Window, same_padding
@@ -70,9 +71,7 @@ class Layerwise:
         layer = self.batch_norm_layer(node)
         if layer is None:
             return z
-        gain = tf.math.rsqrt(layer.moving_variance + layer.epsilon)
-        if layer.gamma is not None:
-            gain *= layer.gamma
+        gain = gain_of(layer)
         offset = -layer.moving_mean * gain
         if layer.beta is not None:
             offset += layer.beta
@@ -132,6 +131,29 @@ class Layerwise:
 
     def _batch_of(self, node: Node) -> tuple[int, ...]:
         return (-1, *self.graph.tensors[node.output].shape)
+
+
+def float_layers(model: tf_keras.Model, reference: tf_keras.Model | None) -> Layerwise:
+    """The float network that a fake-quant model is to imitate, node by node.
+
+    reference: the float model it was made of, or None for the model itself without quantizers.
+    TfmixError where that is not a model of the same layers.
+    """
+    if reference is None:
+        return Layerwise(model, quantized=False)
+    layers = Layerwise(reference, quantized=False)
+    there = {node.name for node in layers.graph.nodes}
+    missing = [node.name for node in Layerwise(model).graph.nodes if node.name not in there]
+    if missing:
+        names = ", ".join(map(repr, missing))
+        raise TfmixError(f"reference: layers {names} are not in it; pass the float model")
+    return layers
+
+
+def gain_of(layer: tf_keras.layers.BatchNormalization) -> tf.Tensor:
+    """gamma / sqrt(moving variance + epsilon), float32 [channels]."""
+    gain = tf.math.rsqrt(layer.moving_variance + layer.epsilon)
+    return gain if layer.gamma is None else gain * layer.gamma
 
 
 def activate(node: Node, y: tf.Tensor) -> tf.Tensor:

@@ -1,7 +1,7 @@
 """Runs a search method: hands out its trials, takes their values, keeps history and journal.
 
-A `SearchSession` is passive, so that whoever measures is in charge: a loop in this process, which is
-`run`, workers of a cluster, or the epochs of Keras' `fit`:
+A `SearchSession` is passive, so that whoever measures is in charge: a loop in this process (`run`),
+workers of a cluster, or the epochs of Keras' `fit`:
 
     session = SearchSession("ilp", problem, journal="search.jsonl")
     while not session.done:
@@ -24,7 +24,7 @@ from tfmix.budget import Budget, format_bytes
 from tfmix.errors import TfmixError
 from tfmix.policy.policy import QuantizationPolicy
 from tfmix.policy.search import journal as journals
-from tfmix.policy.search.base import Found, SearchProblem, Trial, get_searcher
+from tfmix.policy.search.base import Found, Searcher, SearchProblem, Trial, get_searcher
 from tfmix.policy.sensitivity import SensitivityTable
 
 
@@ -109,6 +109,7 @@ class SearchSession:
               from there when it is started again, and ends with the same result
     identity: of data, weights and all else that values depend on; a journal serves one only
     options:  keyword arguments of the method
+    wrap:     put around the method, it may ask for trials of its own
 
     Construction starts the method and sends it what the journal holds. It raises what the method
     raises (BudgetError), and TfmixError for unknown methods and options and unfit journals.
@@ -122,10 +123,12 @@ class SearchSession:
         journal: str | os.PathLike[str] | None = None,
         identity: str = "",
         options: Mapping[str, Any] | None = None,
+        wrap: Callable[[Searcher], Searcher] | None = None,
     ) -> None:
         options = dict(options or {})
         search = get_searcher(method)
         _check_options(method, search, options)
+        search = wrap(search) if wrap else search
         self.method = method
         self.problem = problem
         self.evaluations: list[Evaluation] = []
@@ -164,7 +167,8 @@ class SearchSession:
     @property
     def total(self) -> int | None:
         """How many trials there will be in all; None where the method does not say."""
-        return max((t.note["total"] for t in self._batch if "total" in t.note), default=None)
+        left = max((t.note["left"] for t in self._batch if "left" in t.note), default=None)
+        return None if left is None else self._first + left
 
     def tell(self, index: int, value: float) -> None:
         """The value of the trial of that number. With a batch's last value the method goes on.

@@ -2,6 +2,7 @@
 
 import graphs
 import pytest
+from fake_network import FakeNetwork
 
 import tfmix.policy.search  # noqa: F401  registers all searchers
 from tfmix.budget import Budget
@@ -17,37 +18,77 @@ from tfmix.policy.search.base import (
 
 GRAPH = graphs.resnet()
 
+#: Smaller than by default, where a method takes long.
+OPTIONS = {
+    "evolutionary": {"population": 6, "generations": 3},
+    "random": {"episodes": 10},
+    "rl": {"episodes": 8},
+}
+#: Methods that ask nothing of the network.
+ASK_NOTHING = {"memory", "uniform"}
 
-def problem(flash=60_000, ram=30_000, pinned=None):
+
+def problem(flash=60_000, ram=30_000, pinned=None, measures=("accuracy", "loss")):
     return SearchProblem(
         PaperMemory(GRAPH),
         Budget(flash, ram),
         Pinned.parse(GRAPH, pinned),
+        frozenset(measures),
+        trains=True,
+        float_accuracy=0.6,
         seed=1,
     )
+
+
+def search(name, problem):
+    return FakeNetwork(GRAPH).search(name, problem, **OPTIONS.get(name, {}))
 
 
 @pytest.mark.parametrize("name", searcher_names())
 class TestEverySearcher:
     def test_holds_the_budget(self, name):
-        policy = get_searcher(name)(problem())
+        policy = search(name, problem()).policy
         policy.validate(GRAPH)
         memory = PaperMemory(GRAPH)
         assert memory.flash_bytes(policy) <= 60_000 and memory.ram_bytes(policy) <= 30_000
 
     def test_is_deterministic(self, name):
-        assert get_searcher(name)(problem()) == get_searcher(name)(problem())
+        first, second = search(name, problem()), search(name, problem())
+        assert first == second and first.evaluations == second.evaluations
 
     def test_leaves_pinned_bits(self, name):
         pinned = {"weights": {"b2_0": 8}, "activations": {"a0_0": 2}}
-        policy = get_searcher(name)(problem(pinned=pinned))
-        assert policy.weight_bits["b2_0"] == 8 and policy.activation_bits["a0_0"] == 2
+        result = search(name, problem(pinned=pinned))
+        for policy in (result.policy, *(e.trial.policy for e in result.evaluations)):
+            policy.validate(GRAPH)
+            assert policy.weight_bits["b2_0"] == 8 and policy.activation_bits["a0_0"] == 2
 
     @pytest.mark.parametrize("limits", [{"flash": 100}, {"ram": 100}])
-    def test_says_when_nothing_fits(self, name, limits):
+    def test_says_when_nothing_fits_before_it_measures(self, name, limits):
+        network = FakeNetwork(GRAPH)
         with pytest.raises(BudgetError) as error:
-            get_searcher(name)(problem(**limits))
+            network.search(name, problem(**limits))
         assert error.value.smallest > 100 and error.value.tensor
+        assert not network.asked
+
+    def test_says_when_it_needs_data(self, name):
+        if name in ASK_NOTHING:
+            assert not search(name, problem(measures=())).evaluations
+            return
+        with pytest.raises(TfmixError, match=f"'{name}' .*needs .*data"):
+            search(name, problem(measures=()))
+
+    def test_the_score_is_that_of_the_policy(self, name):
+        result = search(name, problem())
+        if name in ASK_NOTHING:
+            assert result.score is None
+        else:
+            assert result.score == result.scored.value and result.measure == "accuracy"
+            assert result.scored.fits
+
+    def test_bad_options(self, name):
+        with pytest.raises(TfmixError, match=f"'{name}' has no option \\['hope'\\]; it has"):
+            FakeNetwork(GRAPH).search(name, problem(), hope=1)
 
 
 def test_start():
@@ -88,7 +129,7 @@ def test_pinned_may_repeat_what_is_fixed():
 
 
 def test_unknown_searcher():
-    with pytest.raises(TfmixError, match=r"search 'magic' is not one of \('memory'"):
+    with pytest.raises(TfmixError, match=r"search 'magic' is not one of \(.*'memory'"):
         get_searcher("magic")
 
 

@@ -72,7 +72,19 @@ class MemoryModel(Protocol):
         """RAM in use at every step, whatever the policy, beside buffers and scratch."""
         return 0
 
+    @property
+    def flash_beside_weights(self) -> int:
+        """FLASH beside the packed weights: a bound that no policy is below. May be slow."""
+        return 0
+
     # What follows from the above; implementations inherit it.
+
+    def packed_bytes(self, policy: QuantizationPolicy) -> int:
+        """FLASH of the packed weights alone. Fast."""
+        return sum(
+            packed_weight_bytes(self.graph, node, policy.weight_bits[node.name])
+            for node in self.graph.weighted_nodes
+        )
 
     def live_bytes(self, step: MemoryStep, activation_bits: Mapping[str, int]) -> int:
         """All that must be in RAM while `step` runs, scratch and interpreter included. Fast."""
@@ -163,6 +175,12 @@ class PaperMemory(MemoryModel):
             total += packed_weight_bytes(self.graph, node, bits) + self._bytes_beside(node)
         return total
 
+    @cached_property
+    def flash_beside_weights(self) -> int:
+        """Exact: it is the same under every policy."""
+        any_policy = QuantizationPolicy.uniform(self.graph, FIXED_BITS)
+        return self.flash_bytes(any_policy) - self.packed_bytes(any_policy)
+
     def ram_bytes(self, policy: QuantizationPolicy) -> int:
         return self.ram_lower_bound(policy.activation_bits)
 
@@ -183,6 +201,10 @@ class PaperMemory(MemoryModel):
 
 
 # -- as it is deployed --------------------------------------------------------------------------
+
+
+#: Of the vector of a shape in the file: its length, batch, rows, columns, channels.
+_SHAPE_BYTES = 5 * 4
 
 
 @dataclass(frozen=True)
@@ -207,6 +229,17 @@ class DeployedMemory(MemoryModel):
 
     def flash_bytes(self, policy: QuantizationPolicy) -> int:
         return self.file_size(policy)
+
+    @cached_property
+    def flash_beside_weights(self) -> int:
+        """At 8 bits everywhere each kind of operator occurs in one variant, so that the file names
+        the fewest. Other policies can save only padding of the constants, and vectors of shapes
+        that become equal."""
+        most = QuantizationPolicy.uniform(self.graph, FIXED_BITS)
+        beside = self.file_size(most) - self.packed_bytes(most)
+        padding = (arena.ALIGNMENT - 1) * len(self.graph.weighted_nodes)
+        shapes = {self.graph.tensors[step.output].shape for step in self.steps}
+        return max(0, beside - padding - _SHAPE_BYTES * len(shapes))
 
     def ram_bytes(self, policy: QuantizationPolicy) -> int:
         planned = arena.plan(schedule(self.graph, policy.activation_bits)).total

@@ -1,3 +1,9 @@
 """Search methods, one a module. Importing one registers it: see `base`."""
 
-from tfmix.policy.search import memory  # noqa: F401
+from tfmix.policy.search import (  # noqa: F401
+    evolutionary,
+    ilp,
+    memory,
+    random,
+    uniform,
+)

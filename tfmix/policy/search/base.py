@@ -113,8 +113,8 @@ class Trial:
     train: measure after one quantization-aware epoch from the pretrained weights, not at once
     float_activations: measure with weights quantized and activations in float
     note: what the method wants to find again in the history, for instance {"phase": "weights"};
-      JSON values. "total", where it is known, is the number of trials the search will make in all:
-      it tells a person how long to wait
+      JSON values. "left", where it is known, is the number of trials from the first of this batch
+      to the end of the search: it tells a person how long to wait
     """
 
     policy: QuantizationPolicy
@@ -173,6 +173,30 @@ class SearchProblem:
         return QuantizationPolicy.uniform(self.graph, BIT_WIDTHS[-1]).replace(
             weights=self.pinned.weights, activations=self.pinned.activations
         )
+
+    def fits(self, policy: QuantizationPolicy) -> bool:
+        """Whether `policy` holds the budget, by `ram_bytes` and `flash_bytes`; cheap where not."""
+        budget, memory = self.budget, self.memory
+        if budget.ram is not None and (
+            memory.ram_lower_bound(policy.activation_bits) > budget.ram
+            or memory.ram_bytes(policy) > budget.ram
+        ):
+            return False
+        return budget.flash is None or (
+            memory.packed_bytes(policy) + memory.flash_beside_weights <= budget.flash
+            and memory.flash_bytes(policy) <= budget.flash
+        )
+
+    def require(self, measure: str, method: str, *, train: bool = False) -> None:
+        """TfmixError unless trials may ask for `measure`, and train if they have to.
+
+        method: the name of who asks
+        """
+        if measure not in self.measures:
+            needed = "labelled data" if measure == "accuracy" else "data"
+            raise TfmixError(f"search {method!r} measures {measure}: it needs {needed}")
+        if train and not self.trains:
+            raise TfmixError(f"search {method!r} is to train in each trial: it needs training data")
 
     def may_cut_weights(self, name: str) -> bool:
         """Whether a search may choose the weight bits of this node."""

@@ -1,4 +1,6 @@
-"""Any bits made to fit: the rule by which a search that guesses keeps the budget.
+"""Any bits made to fit, and what is left of the budget put to use.
+
+`enforce` is the rule by which a search that guesses keeps the budget.
 
 FLASH: while it is over the limit, the weight tensor of most packed bytes is halved (8 -> 4 -> 2),
 on a tie the first in execution order.
@@ -9,9 +11,13 @@ larger. Where the planned arena is over the limit still, the same is done at the
 bytes that has anything to cut, until it is not.
 
 What is pinned, fixed or at 2 bits already is passed over.
+
+`promote` goes the other way, from bits that fit to bits of which none can be raised.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from tfmix.ir.quant import BIT_WIDTHS
 from tfmix.policy.cost.memory import MemoryStep, packed_weight_bytes
@@ -19,7 +25,7 @@ from tfmix.policy.policy import QuantizationPolicy
 from tfmix.policy.search.base import SearchProblem
 from tfmix.policy.search.memory import fail_flash, fail_ram
 
-_FEWEST_BITS = BIT_WIDTHS[0]
+_FEWEST_BITS, _MOST_BITS = BIT_WIDTHS[0], BIT_WIDTHS[-1]
 
 
 def enforce(problem: SearchProblem, policy: QuantizationPolicy) -> QuantizationPolicy:
@@ -104,3 +110,35 @@ def _cut_largest(problem: SearchProblem, step: MemoryStep, bits: dict[str, int])
         return False
     bits[quantizers[max(sizes, key=sizes.__getitem__)]] //= 2
     return True
+
+
+def promote(
+    problem: SearchProblem,
+    policy: QuantizationPolicy,
+    worth: Callable[[QuantizationPolicy, QuantizationPolicy], float],
+) -> QuantizationPolicy:
+    """`policy`, which fits, with bits raised one tensor and one step at a time while it does.
+
+    worth: of the change from one policy to the next; the worthiest is tried first, and what is
+    worth less than nothing is left. In the end nothing worth it can be raised within the budget.
+    """
+    while True:
+        raised = [
+            *(
+                policy.replace(weights={name: 2 * bits})
+                for name, bits in policy.weight_bits.items()
+                if bits < _MOST_BITS and problem.may_cut_weights(name)
+            ),
+            *(
+                policy.replace(activations={name: 2 * bits})
+                for name, bits in policy.activation_bits.items()
+                if bits < _MOST_BITS and problem.may_cut_activation(name)
+            ),
+        ]
+        worths = {candidate: worth(policy, candidate) for candidate in raised}
+        raised = [candidate for candidate in raised if worths[candidate] >= 0]
+        raised.sort(key=worths.__getitem__, reverse=True)
+        found = next(filter(problem.fits, raised), None)
+        if found is None:
+            return policy
+        policy = found

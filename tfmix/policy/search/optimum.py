@@ -1,0 +1,481 @@
+"""The policy of least summed sensitivity within a budget, as an integer linear program.
+
+    minimise    sum over tensors t, bits b of  c[t,b] x[t,b]  +  sum over pairs of  d[p] y[p]
+    subject to  sum over b of x[t,b] = 1                                  for every tensor t
+                sum over weights of bytes[t,b] x[t,b] <= FLASH - what stands beside the weights
+                sum over live buffers of bytes[t,b] x[t,b] <= RAM - scratch - interpreter
+                                                                          at every step
+                y[p] = product of "t has at most b bits" and "u has at most c bits"
+                x in {0, 1}
+
+c is a table of sensitivities without its noise (`SensitivityTable.monotone`), d what a pair of cuts
+costs beyond the sum of its parts. Tensors that share a quantizer share variables; what is pinned or
+fixed is a constant. HiGHS solves it to optimality (`scipy.optimize.milp`, gap 0).
+
+Two figures of a deployed network are not linear. What a file holds beside its weights depends a
+little on the bits (names of the kernels in use, padding): the program allows for the least there
+can be, which makes it a relaxation whose optimum bounds that of the true problem. The arena may
+need more than the largest step. Where the optimum of the relaxation does not hold the true budget,
+activation bits that the planner cannot place are excluded one by one, which is exact, and then
+limits are tightened to the true figures until they hold, and relaxed again as far as they do. What
+optimality that may cost is the gap in the proof.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import coo_array
+
+from tfmix.errors import TfmixError
+from tfmix.ir.quant import BIT_WIDTHS
+from tfmix.policy.cost.memory import packed_weight_bytes
+from tfmix.policy.policy import QuantizationPolicy
+from tfmix.policy.search import memory as rules
+from tfmix.policy.search.base import SearchProblem
+from tfmix.policy.search.enforce import promote
+from tfmix.policy.sensitivity import SensitivityTable
+
+#: A tensor: ("weights", node name) or ("activations", tensor name).
+Tensor = tuple[str, str]
+
+#: Of two policies of equal cost the one with more bits is wanted: having 2 bits everywhere instead
+#: of 8 adds this share of the most that the table can sum up to.
+PREFERENCE = 1e-6
+
+# Limits of the work. They are counts and not seconds, so that a result does not depend on the
+# machine.
+_NODES_PER_SOLVE = 200_000
+_EXCLUSIONS = 20
+_TIGHTENINGS = 20
+#: FLASH limits closer than this are not told apart: constants lie at multiples of it in the file.
+_FLASH_RESOLUTION = 16
+
+#: Scaled costs sum up to this at most, so that HiGHS' absolute tolerances (1e-6) do not matter.
+_SCALE = 1e5
+
+_INFEASIBLE = 2  # of scipy's status
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """What two cuts cost beyond the sum of their parts (less than nothing: they go together well).
+
+    It applies whenever `one` has at most `one_bits` and `other` at most `other_bits`.
+    """
+
+    one: Tensor
+    one_bits: int
+    other: Tensor
+    other_bits: int
+    increase: float
+
+    def applies(self, policy: QuantizationPolicy) -> bool:
+        return (
+            bits_of(policy, self.one) <= self.one_bits
+            and bits_of(policy, self.other) <= self.other_bits
+        )
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How good a policy is, given its table; bytes as the memory model counts them.
+
+    objective:    what the table, and the interactions if any, sum up to, in nats a sample
+    gap:          no policy within the budget has an objective below `objective - gap` (but for the
+                  preference for more bits, `PREFERENCE`); 0: proven optimal
+    flash_slack:  bytes of the budget left; None without a limit
+    ram_slack:    the same, of the arena; it may be less than that of every step
+    step_slack:   step name -> bytes left while it runs
+    interactions: pairs of tensors in the program, beside the table
+    solves, seconds: integer programs solved, and the time they took together
+    """
+
+    objective: float
+    gap: float
+    flash_slack: int | None
+    ram_slack: int | None
+    step_slack: Mapping[str, int] = field(hash=False)
+    interactions: int
+    solves: int
+    seconds: float = field(compare=False)
+
+    @property
+    def optimal(self) -> bool:
+        return self.gap == 0
+
+    def __str__(self) -> str:
+        how_good = (
+            "optimal for its table"
+            if self.optimal
+            else f"within {self.gap:.3g} of the optimum for its table"
+        )
+        pairs = f" and {self.interactions} pairs" if self.interactions else ""
+        lines = [
+            f"summed sensitivity {self.objective:.6g} nats a sample{pairs}: {how_good} "
+            f"({self.solves} integer programs, {self.seconds:.2f} s)"
+        ]
+        if self.flash_slack is not None:
+            lines.append(f"FLASH left: {self.flash_slack:,} B")
+        if self.ram_slack is not None:
+            tight = sorted(self.step_slack, key=self.step_slack.__getitem__)[:3]
+            steps = ", ".join(f"{name} {self.step_slack[name]:,} B" for name in tight)
+            lines.append(f"RAM left: {self.ram_slack:,} B; tightest steps: {steps}")
+        return "\n".join(lines)
+
+
+def bits_of(policy: QuantizationPolicy, tensor: Tensor) -> int:
+    kind, name = tensor
+    return (policy.weight_bits if kind == "weights" else policy.activation_bits)[name]
+
+
+def with_bits(policy: QuantizationPolicy, bits: Mapping[Tensor, int]) -> QuantizationPolicy:
+    """`policy` with other bits for the tensors given."""
+    return policy.replace(
+        weights={name: b for (kind, name), b in bits.items() if kind == "weights"},
+        activations={name: b for (kind, name), b in bits.items() if kind == "activations"},
+    )
+
+
+def cuttable(problem: SearchProblem) -> tuple[Tensor, ...]:
+    """Tensors whose bits a search may choose: weights, then activations, in execution order."""
+    graph = problem.graph
+    return (
+        *(("weights", n.name) for n in graph.weighted_nodes if problem.may_cut_weights(n.name)),
+        *(("activations", t) for t in graph.quantized_tensors if problem.may_cut_activation(t)),
+    )
+
+
+def minimise(
+    problem: SearchProblem, table: SensitivityTable, interactions: Sequence[Interaction] = ()
+) -> tuple[QuantizationPolicy, Proof]:
+    """The policy of least summed sensitivity, and what is proven of it.
+
+    BudgetError where no policy fits. TfmixError where the table does not serve the problem.
+    """
+    return _Minimizer(problem, table, interactions).run()
+
+
+class _Minimizer:
+    def __init__(
+        self,
+        problem: SearchProblem,
+        table: SensitivityTable,
+        interactions: Sequence[Interaction],
+    ) -> None:
+        table.validate(problem.graph)
+        table = table.monotone()
+        tensors = cuttable(problem)
+        missing = [t for t in tensors if t[1] not in getattr(table, t[0])]
+        if missing:
+            names = ", ".join(f"{kind} {name!r}" for kind, name in missing)
+            raise TfmixError(f"the sensitivity table holds nothing on {names}")
+        self.problem = problem
+        self.start = problem.start()
+        self.costs = {(kind, name): getattr(table, kind)[name] for kind, name in tensors}
+        self.interactions = interactions
+        most = sum(costs[BIT_WIDTHS[0]] for costs in self.costs.values())
+        most += sum(abs(i.increase) for i in interactions)
+        preference = (PREFERENCE * most or 1.0) / max(len(tensors), 1)
+        span = BIT_WIDTHS[-1] - BIT_WIDTHS[0]
+        self.preference = {b: preference * (BIT_WIDTHS[-1] - b) / span for b in BIT_WIDTHS}
+        self.scale = _SCALE / (most or 1.0)
+        self.flash_rows = _flash_rows(problem, tensors)
+        self.ram_rows = _ram_rows(problem, tensors)
+        self.solves = 0
+        self.seconds = 0.0
+
+    def run(self) -> tuple[QuantizationPolicy, Proof]:
+        policy, bound = self.best_within_budget()
+        policy = promote(self.problem, policy, self.gain)
+        objective = self.objective(policy)
+        gap = self.wanted(policy) - bound
+        tolerance = 10 / self.scale * 1e-6
+        budget, memory = self.problem.budget, self.problem.memory
+        proof = Proof(
+            objective=objective,
+            gap=gap if gap > tolerance else 0.0,
+            flash_slack=budget.flash and budget.flash - memory.flash_bytes(policy),
+            ram_slack=budget.ram and budget.ram - memory.ram_bytes(policy),
+            step_slack={
+                step.node.name: budget.ram - memory.live_bytes(step, policy.activation_bits)
+                for step in (memory.steps if budget.ram else ())
+            },
+            interactions=len(self.interactions),
+            solves=self.solves,
+            seconds=self.seconds,
+        )
+        return policy, proof
+
+    # -- what is minimised ----------------------------------------------------------------------
+
+    def objective(self, policy: QuantizationPolicy) -> float:
+        """The table's sum, and the interactions that apply."""
+        return math.fsum(
+            (
+                *(costs[bits_of(policy, tensor)] for tensor, costs in self.costs.items()),
+                *(i.increase for i in self.interactions if i.applies(policy)),
+            )
+        )
+
+    def wanted(self, policy: QuantizationPolicy) -> float:
+        """The objective, and the preference for more bits."""
+        preference = (self.preference[bits_of(policy, tensor)] for tensor in self.costs)
+        return self.objective(policy) + math.fsum(preference)
+
+    def gain(self, policy: QuantizationPolicy, raised: QuantizationPolicy) -> float:
+        return self.wanted(policy) - self.wanted(raised)
+
+    # -- the true budget ------------------------------------------------------------------------
+
+    def best_within_budget(self) -> tuple[QuantizationPolicy, float]:
+        """(policy, what no policy is below, the preference for more bits included)."""
+        problem, memory = self.problem, self.problem.memory
+        beside = memory.flash_beside_weights if problem.budget.flash is not None else 0
+        bound, excluded = -math.inf, []
+        for _ in range(_EXCLUSIONS):
+            policy, least = self.solve(beside, 0, excluded)
+            if policy is None:
+                break
+            bound = max(bound, least)
+            if problem.fits(policy):
+                return policy, bound
+            if self.over_ram(policy) <= 0:
+                break
+            excluded.append({t: bits_of(policy, t) for t in self.costs if t[0] == "activations"})
+        if bound == -math.inf:
+            # Nothing fits even the relaxation: the rules say which tensor is in the way.
+            return rules.search(problem), bound
+        return self.tightened(beside, excluded), bound
+
+    def tightened(self, beside: int, excluded: list[dict[Tensor, int]]) -> QuantizationPolicy:
+        """The best that fits of what is found between limits that are too wide and too tight."""
+        problem, memory = self.problem, self.problem.memory
+        found = [rules.search(problem)]
+        too_little, arena_excess = beside, 0
+        for _ in range(_TIGHTENINGS):
+            policy, _ = self.solve(beside, arena_excess, excluded)
+            if policy is None:
+                break
+            if problem.fits(policy):
+                found.append(policy)
+                break
+            if self.over_ram(policy) > 0:
+                arena_excess = max(arena_excess + 1, self.arena_excess(policy))
+            else:
+                too_little = beside
+                beside = max(beside + 1, memory.flash_bytes(policy) - memory.packed_bytes(policy))
+        while beside - too_little > _FLASH_RESOLUTION:
+            middle = (beside + too_little) // 2
+            policy, _ = self.solve(middle, arena_excess, excluded)
+            if policy is not None and problem.fits(policy):
+                found.append(policy)
+                beside = middle
+            else:
+                too_little = middle
+        return min(found, key=self.wanted)
+
+    def over_ram(self, policy: QuantizationPolicy) -> int:
+        """Bytes by which the arena is over the limit."""
+        limit = self.problem.budget.ram
+        return 0 if limit is None else self.problem.memory.ram_bytes(policy) - limit
+
+    def arena_excess(self, policy: QuantizationPolicy) -> int:
+        """Bytes that the arena needs beyond the largest step."""
+        memory = self.problem.memory
+        return memory.ram_bytes(policy) - memory.ram_lower_bound(policy.activation_bits)
+
+    # -- the program ----------------------------------------------------------------------------
+
+    def solve(
+        self, beside: int, arena_excess: int, excluded: Iterable[Mapping[Tensor, int]]
+    ) -> tuple[QuantizationPolicy | None, float]:
+        """(the optimum, its value with the preference); (None, inf) where nothing is feasible.
+
+        beside:        FLASH set aside for what stands beside the weights
+        arena_excess:  RAM set aside for what the planner cannot use
+        excluded:      bits that may not occur all together
+        """
+        begin = time.perf_counter()
+        rows = [row.less(beside) for row in self.flash_rows]
+        rows += [row.less(arena_excess) for row in self.ram_rows]
+        rows += [
+            _Row({(tensor, bits): 1 for tensor, bits in together.items()}, len(together) - 1)
+            for together in excluded
+        ]
+        bits: dict[Tensor, int] = {}
+        bound = 0.0
+        for tensors, interactions in self.parts():
+            solution = self.solve_part(tensors, rows, interactions)
+            self.solves += 1
+            if solution is None:
+                bound = math.inf
+                break
+            bits |= solution[0]
+            bound += solution[1]
+        self.seconds += time.perf_counter() - begin
+        return (None if math.isinf(bound) else with_bits(self.start, bits)), bound
+
+    def parts(self) -> list[tuple[list[Tensor], list[Interaction]]]:
+        """Weights and activations meet in no constraint: unless they interact, they are two
+        programs."""
+        tensors = list(self.costs)
+        if any(i.one[0] != i.other[0] for i in self.interactions):
+            return [(tensors, list(self.interactions))]
+        return [
+            (
+                [t for t in tensors if t[0] == kind],
+                [i for i in self.interactions if i.one[0] == kind],
+            )
+            for kind in ("weights", "activations")
+            if any(t[0] == kind for t in tensors)
+        ]
+
+    def solve_part(
+        self, tensors: list[Tensor], rows: list[_Row], interactions: list[Interaction]
+    ) -> tuple[dict[Tensor, int], float] | None:
+        """(bits, a lower bound of their value); None where nothing is feasible."""
+        program = _Program(tensors)
+        for tensor in tensors:
+            for bits in BIT_WIDTHS:
+                cost = self.costs[tensor][bits] + self.preference[bits]
+                program.objective[program.variable[tensor, bits]] = cost * self.scale
+        for row in rows:
+            if row.coefficients and next(iter(row.coefficients))[0] in program.tensors:
+                program.add_row(row)
+        for interaction in interactions:
+            program.add_interaction(interaction, self.scale)
+        solution = program.solve()
+        if solution is None:
+            return None
+        return solution[0], solution[1] / self.scale
+
+
+@dataclass(frozen=True)
+class _Row:
+    """sum of coefficient x[tensor, bits] <= limit, in integers."""
+
+    coefficients: Mapping[tuple[Tensor, int], int]
+    limit: int
+
+    def less(self, bytes_: int) -> _Row:
+        return _Row(self.coefficients, self.limit - bytes_)
+
+
+def _flash_rows(problem: SearchProblem, tensors: Sequence[Tensor]) -> list[_Row]:
+    limit = problem.budget.flash
+    if limit is None:
+        return []
+    graph, start = problem.graph, problem.start()
+    free = {name for kind, name in tensors if kind == "weights"}
+    coefficients = {}
+    for node in graph.weighted_nodes:
+        if node.name in free:
+            for bits in BIT_WIDTHS:
+                size = packed_weight_bytes(graph, node, bits)
+                coefficients[("weights", node.name), bits] = size
+        else:
+            limit -= packed_weight_bytes(graph, node, start.weight_bits[node.name])
+    return [_Row(coefficients, limit)]
+
+
+def _ram_rows(problem: SearchProblem, tensors: Sequence[Tensor]) -> list[_Row]:
+    """One per step of the schedule, of the tensors alive there."""
+    limit = problem.budget.ram
+    if limit is None:
+        return []
+    graph, memory = problem.graph, problem.memory
+    free = {name for kind, name in tensors if kind == "activations"}
+    start = dict(problem.start().activation_bits)
+    rows = []
+    for step in memory.steps:
+        left = limit - step.scratch - memory.interpreter_bytes
+        coefficients: dict[tuple[Tensor, int], int] = {}
+        for buffer in step.buffers:
+            quantizer = graph.quantizer_of(buffer)
+            if quantizer not in free:
+                left -= memory.buffer_bytes(buffer, start)
+                continue
+            for bits in BIT_WIDTHS:
+                key = ("activations", quantizer), bits
+                size = memory.buffer_bytes(buffer, {**start, quantizer: bits})
+                coefficients[key] = coefficients.get(key, 0) + size
+        rows.append(_Row(coefficients, left))
+    return rows
+
+
+class _Program:
+    """One-hot variables, rows and products, as HiGHS wants them."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = set(tensors)
+        self.variable = {
+            (tensor, bits): index
+            for index, (tensor, bits) in enumerate((t, b) for t in tensors for b in BIT_WIDTHS)
+        }
+        self.objective = np.zeros(len(self.variable))
+        self.products = 0
+        self._entries: list[tuple[int, int, float]] = []
+        self._limits: list[tuple[float, float]] = []
+        for tensor in tensors:
+            self._add({self.variable[tensor, bits]: 1 for bits in BIT_WIDTHS}, 1, 1)
+
+    def add_row(self, row: _Row) -> None:
+        """In units of the greatest common divisor: the limit becomes as tight as it can be."""
+        divisor = math.gcd(*row.coefficients.values()) or 1
+        self._add(
+            {self.variable[key]: value // divisor for key, value in row.coefficients.items()},
+            -np.inf,
+            row.limit // divisor,
+        )
+
+    def add_interaction(self, interaction: Interaction, scale: float) -> None:
+        """A product y of two sums u, v of one-hot variables: u + v - 1 <= y <= u, v."""
+        y = len(self.objective)
+        self.products += 1
+        self.objective = np.append(self.objective, interaction.increase * scale)
+        sides = [
+            {self.variable[tensor, b]: -1 for b in BIT_WIDTHS if b <= bits}
+            for tensor, bits in (
+                (interaction.one, interaction.one_bits),
+                (interaction.other, interaction.other_bits),
+            )
+        ]
+        for side in sides:
+            self._add({y: 1, **side}, -np.inf, 0)
+        self._add({y: 1, **sides[0], **sides[1]}, -1, np.inf)
+
+    def _add(self, coefficients: Mapping[int, float], low: float, high: float) -> None:
+        row = len(self._limits)
+        self._limits.append((low, high))
+        self._entries += [(row, column, value) for column, value in coefficients.items()]
+
+    def solve(self) -> tuple[dict[Tensor, int], float] | None:
+        """(bits, lower bound of the objective); None where nothing is feasible."""
+        rows, columns, values = (np.array(part) for part in zip(*self._entries, strict=True))
+        shape = len(self._limits), len(self.objective)
+        matrix = coo_array((values.astype(float), (rows, columns)), shape=shape).tocsr()
+        low, high = np.array(self._limits, float).T
+        integrality = np.ones(len(self.objective))
+        integrality[len(self.variable) :] = 0
+        solution = milp(
+            self.objective,
+            integrality=integrality,
+            bounds=Bounds(0, 1),
+            constraints=LinearConstraint(matrix, low, high),
+            options={"mip_rel_gap": 0, "node_limit": _NODES_PER_SOLVE},
+        )
+        if solution.x is None:
+            if solution.status == _INFEASIBLE:
+                return None
+            raise TfmixError(f"the integer program was not solved: {solution.message}")
+        bits = {
+            tensor: max(BIT_WIDTHS, key=lambda b, t=tensor: solution.x[self.variable[t, b]])
+            for tensor in self.tensors
+        }
+        return bits, float(solution.mip_dual_bound)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import tf_keras
 
 from tfmix.budget import Budget
-from tfmix.errors import BudgetError, TfmixError
+from tfmix.errors import BudgetError, TfmixError, UnsupportedModelError
 from tfmix.export.c_source import export_c_network
 from tfmix.export.flatbuffer import export_network, file_size
 from tfmix.export.load import load_network
@@ -25,8 +25,10 @@ from tfmix.fakequant.apply import (
     unwrap,
 )
 from tfmix.fakequant.calibrate import set_ranges
+from tfmix.fakequant.quantizers import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
 from tfmix.fakequant.rebuild import fold_batch_norm
 from tfmix.frontend.keras import problems_of, read
+from tfmix.frontend.loading import as_tf_keras
 from tfmix.integer.convert import convert_network, skeleton
 from tfmix.integer.inference import IntegerModel
 from tfmix.ir.graph import Graph, as_graph
@@ -48,7 +50,7 @@ _DEFAULT_SEARCH = "memory"
 
 
 def quantize_model(
-    model: tf_keras.Model,
+    model: Any,
     budget: Budget | None,
     *,
     policy: QuantizationPolicy | None = None,
@@ -58,13 +60,16 @@ def quantize_model(
     pinned: Mapping[str, Mapping[str, int]] | None = None,
     weights: Weights = "per_channel",
     batch_norm: BatchNormMode = "icn",
+    weight_quantizer: str = "lsq",
+    activation_quantizer: str = "lsq",
     seed: int = 0,
     verbose: int = 1,
 ) -> tf_keras.Model:
     """A fake-quant model of `model` whose bits fit `budget`, to be compiled and fine-tuned.
 
     Args:
-      model: a trained tf_keras Sequential or functional model; it is not changed.
+      model: a trained Sequential or functional model of tf_keras or Keras 3, or the path of a
+        `.keras` or `.h5` file or of a SavedModel that Keras 2 wrote; it is not changed.
       budget: FLASH and RAM to fit, or None for no limit.
       policy: the bits to use; None to search for them. It must fit the budget.
       search: the method that chooses the bits: "memory" (the rules of Rusci et al. 2020); "auto"
@@ -77,6 +82,10 @@ def quantize_model(
       weights: one scale and zero point "per_channel" or "per_layer".
       batch_norm: "icn" keeps batch norm, trainable, and turns it into integer multipliers at
         conversion (integer channel normalization); "fold" folds it into the weights first.
+      weight_quantizer: "lsq" learns the steps of the weights (Esser et al. 2020), "minmax" takes
+        their least and greatest value (Rusci et al. 2020).
+      activation_quantizer: "lsq" learns steps and zero points (Bhalgat et al. 2020), "pact" limits
+        (Choi et al. 2018).
       seed: of every random choice.
       verbose: 0 is silent, 1 prints the memory report.
 
@@ -84,11 +93,15 @@ def quantize_model(
 
     Raises:
       UnsupportedModelError: layers or settings that cannot be deployed, all listed; NaN weights.
+      FormatError: no such file, or not one of a model.
       BudgetError: no policy fits; it names the tensor in the way and the budget that would do.
       CalibrationError: calibration data that is empty, not finite, or of another shape.
     """
     _check_choice("weights", weights, ("per_channel", "per_layer"))
     _check_choice("batch_norm", batch_norm, ("icn", "fold"))
+    _check_choice("weight_quantizer", weight_quantizer, tuple(WEIGHT_QUANTIZERS))
+    _check_choice("activation_quantizer", activation_quantizer, tuple(ACTIVATION_QUANTIZERS))
+    model = as_tf_keras(model)
     if is_quantized(model):
         raise TfmixError(
             f"{model.name!r} is a fake-quant model already; use set_policy to change its bits"
@@ -115,7 +128,12 @@ def quantize_model(
     report = _memory_report(memory, policy, budget)
     _require_fit(report, budget)
 
-    qmodel = apply(network, per_channel=weights == "per_channel")
+    qmodel = apply(
+        network,
+        per_channel=weights == "per_channel",
+        weight_quantizer=weight_quantizer,
+        activation_quantizer=activation_quantizer,
+    )
     data = validation_data if calibration_data is None else calibration_data
     if data is not None:
         set_ranges(network, quantizers_of(qmodel), data, seed)
@@ -128,9 +146,14 @@ def quantize_model(
 def check(model: Any) -> list[str]:
     """Every reason why `model` cannot be quantized: layers, settings, weights. Never raises.
 
-    An empty list means that quantize_model takes it.
+    model: whatever quantize_model takes. An empty list means that it does.
     """
-    return problems_of(model, unwrap)
+    try:
+        return problems_of(as_tf_keras(model), unwrap)
+    except UnsupportedModelError as error:
+        return list(error.problems)
+    except TfmixError as error:
+        return [str(error)]
 
 
 def memory_report(
@@ -145,7 +168,7 @@ def memory_report(
     """FLASH and RAM of `model` under `policy`, step by step and in all; print it for a table.
 
     Args:
-      model: a float or fake-quant tf_keras model, or a Graph.
+      model: whatever quantize_model takes, a fake-quant model, or a Graph.
       policy: None for the bits now set in a fake-quant model.
       budget: the limits to compare with.
       accounting: "deployed" counts the exported file and the arena that TensorFlow Lite Micro
@@ -157,6 +180,7 @@ def memory_report(
     _check_kind("budget", budget, Budget)
     _check_choice("weights", weights, ("per_channel", "per_layer", None))
     _check_choice("batch_norm", batch_norm, ("icn", "fold"))
+    model = as_tf_keras(model)
     graph = as_graph(model)
     if is_quantized(model):
         policy = policy or get_policy(model)

@@ -138,11 +138,11 @@ def test_a_float_model_has_no_policy(function):
 @pytest.mark.parametrize("bits", [8, 2])
 def test_training_learns_weights_and_ranges(qmodel, data, bits):
     tfmix.set_policy(qmodel, tfmix.QuantizationPolicy.uniform(qmodel, bits))
-    alphas = {n: q.variables["alpha"] for n, q in quantizers_of(qmodel).activations.items()}
-    before = {name: alpha.numpy() for name, alpha in alphas.items()}
+    steps = {n: q.variables["log_step"] for n, q in quantizers_of(qmodel).activations.items()}
+    before = {name: step.numpy() for name, step in steps.items()}
     loss = compiled(qmodel).fit(*data, epochs=10, verbose=0).history["loss"]
     assert loss[-1] < 0.8 * loss[0]
-    moved = {name: (alpha.numpy() != before[name]).tolist() for name, alpha in alphas.items()}
+    moved = {name: (step.numpy() != before[name]).tolist() for name, step in steps.items()}
     inner = {name: flags for name, flags in moved.items() if name not in ("image", "dense")}
     assert moved["image"] == [False] * 3, "the input's range is a fact"
     assert any(flags[BIT_WIDTHS.index(bits)] for flags in inner.values())

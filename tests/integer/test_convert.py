@@ -162,9 +162,9 @@ class TestHardWeights:
 
     def test_stores_the_integers_of_training(self, qmodel, kind):
         """In all channels but those whose gamma is next to nothing."""
-        bound = quantizers_of(qmodel).weights["layer"]
-        q = bound.quantizer.quantize(bound.kernel.value(), 8)[0].numpy().reshape(-1, CHANNELS)
         tfmix.set_policy(qmodel, tfmix.QuantizationPolicy.uniform(qmodel, 8))
+        bound = quantizers_of(qmodel).weights["layer"]
+        q = bound.quantizer.quantize(bound.kernel, bound.variables)[0].numpy().reshape(-1, CHANNELS)
         values = weights_of(qmodel, "layer").values
         stored = values if kind == "depthwise" else np.moveaxis(values, 0, -1)
         ordinary = np.abs(HARD_CHANNELS[:, 0]) >= 0.1
@@ -407,8 +407,9 @@ def test_scales_far_apart_are_bridged_or_the_layer_is_named(kind, alpha_in, alph
     x = random_inputs(model, 8)
     qmodel = quantize(model, x)
     activations = quantizers_of(qmodel).activations
-    activations["in"].variables["alpha"].assign([alpha_in] * 3)
-    activations["out"].variables["alpha"].assign([alpha_out] * 3)
+    for name, alpha in (("in", alpha_in), ("out", alpha_out)):
+        bound = activations[name]
+        bound.quantizer.set_ranges(bound.variables, [0.0] * 3, [alpha] * 3)
     try:
         assert worst_difference(qmodel, x) <= 1
     except ConversionError as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from tfmix.fakequant._tfmot import (
     quantize_annotate_layer,
     quantize_apply,
 )
-from tfmix.fakequant.quantizers import ActivationQuantizer, MinMaxWeightQuantizer
+from tfmix.fakequant.quantizers import ACTIVATION_QUANTIZERS, FLOAT_BITS, WEIGHT_QUANTIZERS
 from tfmix.fakequant.rebuild import build_float, free_name
 from tfmix.fakequant.scheme import (
     PREFIX,
@@ -50,16 +51,27 @@ class Quantizers:
 # -- building ---------------------------------------------------------------------------------
 
 
-def apply(network: KerasNetwork, *, per_channel: bool) -> tf_keras.Model:
-    """The fake-quant model of `network`, all bits at 8, activation ranges not yet known."""
+def apply(
+    network: KerasNetwork,
+    *,
+    per_channel: bool,
+    weight_quantizer: str = "lsq",
+    activation_quantizer: str = "lsq",
+) -> tf_keras.Model:
+    """The fake-quant model of `network`, all bits at 8, activation ranges not yet known.
+
+    The quantizers are names in WEIGHT_QUANTIZERS and ACTIVATION_QUANTIZERS.
+    """
     model = build_float(network, input_carrier=_input_carrier(network.graph))
-    configs = _plan(network.graph, per_channel)
+    configs = _plan(network.graph, per_channel, weight_quantizer, activation_quantizer)
 
     def annotate(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
         return quantize_annotate_layer(layer) if layer.name in configs else layer
 
     annotated = tf_keras.models.clone_model(model, clone_function=annotate)
-    return _as_loaded(quantize_apply(annotated, MixedPrecisionScheme(configs), PREFIX))
+    qmodel = _as_loaded(quantize_apply(annotated, MixedPrecisionScheme(configs), PREFIX))
+    init_ranges(qmodel)
+    return qmodel
 
 
 def _input_carrier(graph: Graph) -> str:
@@ -67,24 +79,26 @@ def _input_carrier(graph: Graph) -> str:
     return free_name(graph, f"{graph.input}_quantizer")
 
 
-def _plan(graph: Graph, per_channel: bool) -> dict[str, MixedPrecisionConfig]:
+def _plan(
+    graph: Graph, per_channel: bool, weight_quantizer: str, activation_quantizer: str
+) -> dict[str, MixedPrecisionConfig]:
     """Layer name -> config, for each layer of the normal form that is quantized."""
+    weights = WEIGHT_QUANTIZERS[weight_quantizer]
+    activations = ACTIVATION_QUANTIZERS[activation_quantizer]
     parts: dict[str, dict[str, Any]] = {
         # The input's range is a fact of the data, not something to learn.
-        _input_carrier(graph): {
-            "output_quantizer": ActivationQuantizer(signed=True, trainable=False)
-        }
+        _input_carrier(graph): {"output_quantizer": activations(signed=True, trainable=False)}
     }
     for node in graph.nodes:
         if node in graph.weighted_nodes:
             depthwise = node.op is Op.DEPTHWISE_CONV2D
             parts.setdefault(node.name, {}).update(
                 kernel="depthwise_kernel" if depthwise else "kernel",
-                weight_quantizer=MinMaxWeightQuantizer(per_channel, depthwise),
+                weight_quantizer=weights(per_channel, depthwise),
             )
         if node.output in graph.quantized_tensors:
             # A layer of the normal form has the name of the tensor it gives.
-            parts.setdefault(node.output, {})["output_quantizer"] = ActivationQuantizer(
+            parts.setdefault(node.output, {})["output_quantizer"] = activations(
                 signed=graph.tensors[node.output].signed,
                 maximum=node.relu_max if node.relu else None,
             )
@@ -182,6 +196,18 @@ def quantizers_of(model: tf_keras.Model) -> Quantizers:
     )
 
 
+# -- weight ranges ----------------------------------------------------------------------------
+
+
+def init_ranges(model: tf_keras.Model) -> None:
+    """Fits the grids of all weights to the kernels as they are now, at every bit-width.
+
+    To be called when kernels were changed by anything but training. Learned steps begin anew.
+    """
+    for bound in quantizers_of(model).weights.values():
+        bound.quantizer.init_ranges(bound.variables, bound.kernel)
+
+
 # -- policy -----------------------------------------------------------------------------------
 
 
@@ -209,6 +235,23 @@ def set_policy(model: tf_keras.Model, policy: QuantizationPolicy) -> None:
         quantizers.weights[name].variables["bits"].assign(bits)
     for name, bits in policy.activation_bits.items():
         quantizers.activations[name].variables["bits"].assign(bits)
+
+
+@contextmanager
+def float_activations(model: tf_keras.Model) -> Iterator[None]:
+    """Inside, no activation of a fake-quant model is quantized, not even the input; weights are.
+
+    Nothing is retraced. Bits set in between are lost: those of before come back.
+    """
+    bits = [bound.variables["bits"] for bound in quantizers_of(model).activations.values()]
+    before = [int(variable) for variable in bits]
+    try:
+        for variable in bits:
+            variable.assign(FLOAT_BITS)
+        yield
+    finally:
+        for variable, value in zip(bits, before, strict=True):
+            variable.assign(value)
 
 
 def layer_of_tensor(model: tf_keras.Model, tensor: str) -> tf_keras.layers.Layer:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import tensorflow as tf
 import tf_keras
 
 from tfmix.errors import ConversionError
@@ -39,7 +38,7 @@ from tfmix.ir.graph import (
     Op,
     Window,
 )
-from tfmix.ir.quant import QuantParams, max_level, round_half_up
+from tfmix.ir.quant import QuantParams, check_bits, max_level, round_half_up
 from tfmix.policy.policy import QuantizationPolicy
 
 _INT32_MAX = 2**31 - 1
@@ -258,9 +257,14 @@ def _integer_weights(
         bits, per_channel = _ONES_BITS, False
         scale, zero_point = np.ones(1), np.zeros(1, np.int64)
     else:
-        bits, per_channel = int(bound.variables["bits"]), bound.quantizer.per_channel
-        parts = bound.quantizer.quantize(tf.convert_to_tensor(bound.kernel), bits)
+        bits = check_bits(int(bound.variables["bits"]), node.name)
+        per_channel = bound.quantizer.per_channel
+        parts = bound.quantizer.quantize(bound.kernel, bound.variables)
         q, scale, zero_point = (part.numpy() for part in parts)
+        if not np.isfinite(scale).all():
+            raise ConversionError(
+                f"{node.name}: the step sizes of its weights are not finite; training has diverged"
+            )
         q = _kernel_order(node, q.astype(np.uint8), graph)
         scale, zero_point = scale.reshape(-1).astype(np.float64), zero_point.reshape(-1)
         zero_point = zero_point.astype(np.int64)

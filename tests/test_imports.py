@@ -18,6 +18,7 @@ ALLOWED = {
     "fakequant": {"errors", "ir", "frontend", "policy"},
     "integer": {"errors", "ir", "frontend", "policy", "fakequant"},
     "export": {"errors", "ir", "policy", "integer", "version"},
+    "search": {"errors", "ir", "budget", "policy", "fakequant", "export"},
     "report": {"errors", "ir", "policy"},
 }
 
@@ -58,8 +59,15 @@ def test_every_part_is_ruled():
     ("package", "importers"),
     [
         ("tensorflow_model_optimization", {"tfmix/fakequant/_tfmot.py"}),
-        ("tensorflow", {"tfmix/frontend", "tfmix/fakequant", "tfmix/integer", "tfmix/export"}),
-        ("tf_keras", {"tfmix/frontend", "tfmix/fakequant", "tfmix/integer", "tfmix/api.py"}),
+        (
+            "tensorflow",
+            {"tfmix/frontend", "tfmix/fakequant", "tfmix/integer", "tfmix/export", "tfmix/search"},
+        ),
+        ("keras", {"tfmix/frontend"}),
+        (
+            "tf_keras",
+            {"tfmix/frontend", "tfmix/fakequant", "tfmix/integer", "tfmix/search", "tfmix/api.py"},
+        ),
     ],
 )
 def test_frameworks_are_imported_in_their_place(package, importers):
@@ -67,3 +75,11 @@ def test_frameworks_are_imported_in_their_place(package, importers):
         if any(name.split(".")[0] == package for name in imports_of(path)):
             place = path.relative_to(ROOT).as_posix()
             assert any(place == i or place.startswith(i + "/") for i in importers), place
+
+
+def test_keras_3_is_imported_only_where_a_model_of_it_is_at_hand():
+    for path in (ROOT / "tfmix").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+            names |= {node.module} if isinstance(node, ast.ImportFrom) else set()
+            assert "keras" not in {name.split(".")[0] for name in names}, path

@@ -15,6 +15,7 @@ from tfmix.api import (
     load,
     memory_report,
     quantize_model,
+    search_policy,
 )
 from tfmix.budget import Budget
 from tfmix.errors import (
@@ -30,10 +31,13 @@ from tfmix.fakequant.apply import get_policy, set_policy
 from tfmix.fakequant.batch_norm import reestimate_batch_norm
 from tfmix.fakequant.bias_correction import correct_bias
 from tfmix.fakequant.calibrate import calibrate
+from tfmix.fakequant.data import proxy
 from tfmix.integer.compare import compare
 from tfmix.integer.inference import IntegerModel
 from tfmix.policy.policy import QuantizationPolicy
+from tfmix.policy.search.session import SearchResult
 from tfmix.report.plots import plot_policy
+from tfmix.search.callback import PolicySearch
 from tfmix.version import __version__
 
 __all__ = [
@@ -43,7 +47,9 @@ __all__ = [
     "ConversionError",
     "FormatError",
     "IntegerModel",
+    "PolicySearch",
     "QuantizationPolicy",
+    "SearchResult",
     "TfmixError",
     "UnsupportedModelError",
     "__version__",
@@ -61,7 +67,9 @@ __all__ = [
     "load",
     "memory_report",
     "plot_policy",
+    "proxy",
     "quantize_model",
     "reestimate_batch_norm",
+    "search_policy",
     "set_policy",
 ]

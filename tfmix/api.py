@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +12,9 @@ import tf_keras
 from tfmix.budget import Budget
 from tfmix.errors import BudgetError, TfmixError, UnsupportedModelError
 from tfmix.export.c_source import export_c_network
-from tfmix.export.flatbuffer import export_network, file_size
+from tfmix.export.flatbuffer import export_network
 from tfmix.export.load import load_network
+from tfmix.export.memory import memory_model
 from tfmix.export.op_resolver import export_resolver_of
 from tfmix.fakequant.apply import (
     apply,
@@ -24,29 +25,24 @@ from tfmix.fakequant.apply import (
     set_policy,
     unwrap,
 )
-from tfmix.fakequant.calibrate import set_ranges
+from tfmix.fakequant.calibrate import MAX_SAMPLES, batches, set_ranges
+from tfmix.fakequant.data import read_samples
 from tfmix.fakequant.quantizers import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
 from tfmix.fakequant.rebuild import fold_batch_norm
 from tfmix.frontend.keras import problems_of, read
 from tfmix.frontend.loading import as_tf_keras
-from tfmix.integer.convert import convert_network, skeleton
+from tfmix.integer.convert import convert_network
 from tfmix.integer.inference import IntegerModel
 from tfmix.ir.graph import Graph, as_graph
-from tfmix.policy.cost.memory import (
-    DeployedMemory,
-    MemoryModel,
-    MemoryReport,
-    PaperMemory,
-)
+from tfmix.policy.cost.memory import MemoryReport
 from tfmix.policy.cost.memory import memory_report as _memory_report
 from tfmix.policy.policy import QuantizationPolicy
-from tfmix.policy.search.base import Pinned, SearchProblem, get_searcher
+from tfmix.policy.search.session import SearchResult
+from tfmix.search.problem import flavour_of
+from tfmix.search.run import Engine, search_bits
 
 Weights = Literal["per_channel", "per_layer"]
 BatchNormMode = Literal["icn", "fold"]
-
-#: What search="auto" means.
-_DEFAULT_SEARCH = "memory"
 
 
 def quantize_model(
@@ -55,8 +51,11 @@ def quantize_model(
     *,
     policy: QuantizationPolicy | None = None,
     search: str = "auto",
+    search_options: Mapping[str, Any] | None = None,
     calibration_data: Any = None,
     validation_data: Any = None,
+    train_data: Any = None,
+    journal: str | os.PathLike[str] | None = None,
     pinned: Mapping[str, Mapping[str, int]] | None = None,
     weights: Weights = "per_channel",
     batch_norm: BatchNormMode = "icn",
@@ -72,12 +71,16 @@ def quantize_model(
         `.keras` or `.h5` file or of a SavedModel that Keras 2 wrote; it is not changed.
       budget: FLASH and RAM to fit, or None for no limit.
       policy: the bits to use; None to search for them. It must fit the budget.
-      search: the method that chooses the bits: "memory" (the rules of Rusci et al. 2020); "auto"
-        is the best there is for what is given, today "memory".
+      search: the method that chooses the bits, see search_policy; "auto" is "ilp" where there is
+        data to measure sensitivities on, else "memory".
+      search_options: further arguments of search_policy: options of the method, engine and so on.
       calibration_data: typical inputs, from which activation ranges are set: an array, a
         tf.data.Dataset, or any iterable of batches; a few hundred samples are enough. Without it
         validation_data serves; without either, the first batch of `fit` does.
-      validation_data: (inputs, labels), for searches that measure accuracy.
+      validation_data: (inputs, labels), for searches that measure accuracy. Without it searches
+        that need no labels measure on calibration_data.
+      train_data: (inputs, labels), for searches whose trials train.
+      journal: a file that keeps what the search measures; the same call goes on from there.
       pinned: bits no search may change: {"weights": {layer: bits}, "activations": {tensor: bits}}.
       weights: one scale and zero point "per_channel" or "per_layer".
       batch_norm: "icn" keeps batch norm, trainable, and turns it into integer multipliers at
@@ -87,7 +90,7 @@ def quantize_model(
       activation_quantizer: "lsq" learns steps and zero points (Bhalgat et al. 2020), "pact" limits
         (Choi et al. 2018).
       seed: of every random choice.
-      verbose: 0 is silent, 1 prints the memory report.
+      verbose: 0 is silent, 1 prints the search's progress and result, and the memory report.
 
     Returns: a tf_keras.Model, not compiled. Its bits are variables: see get_policy, set_policy.
 
@@ -116,17 +119,10 @@ def quantize_model(
     if batch_norm == "fold":
         network = fold_batch_norm(network)
     graph = network.graph
-    memory = _memory_model(graph, weights, budget.accounting)
-    if policy is None:
-        _check_kind("search", search, str)
-        method = get_searcher(_DEFAULT_SEARCH if search == "auto" else search)
-        policy = method(
-            SearchProblem(memory, budget, pinned=Pinned.parse(graph, pinned), seed=seed)
-        )
-    else:
+    memory = memory_model(graph, weights, budget.accounting)
+    if policy is not None:
         policy.validate(graph)
-    report = _memory_report(memory, policy, budget)
-    _require_fit(report, budget)
+        _require_fit(_memory_report(memory, policy, budget), budget)
 
     qmodel = apply(
         network,
@@ -134,13 +130,118 @@ def quantize_model(
         weight_quantizer=weight_quantizer,
         activation_quantizer=activation_quantizer,
     )
+    if isinstance(calibration_data, Iterator):  # it can be read once only
+        calibration_data = list(batches(calibration_data, graph))
     data = validation_data if calibration_data is None else calibration_data
     if data is not None:
         set_ranges(network, quantizers_of(qmodel), data, seed)
+    if policy is None:
+        options = dict(search_options or {})
+        result = search_bits(
+            qmodel,
+            budget,
+            search,
+            data=_search_data(graph, validation_data, calibration_data),
+            train_data=train_data,
+            pinned=pinned,
+            journal=journal,
+            engine=options.pop("engine", "serial"),
+            seed=seed,
+            verbose=verbose,
+            options=options,
+        )
+        policy = result.policy
+        if verbose and result.evaluations:
+            print(result)
+    report = _memory_report(memory, policy, budget)
+    _require_fit(report, budget)
     set_policy(qmodel, policy)
     if verbose:
         print(report)
     return qmodel
+
+
+def search_policy(
+    model: Any,
+    budget: Budget | None,
+    method: str = "auto",
+    *,
+    validation_data: Any = None,
+    calibration_data: Any = None,
+    train_data: Any = None,
+    journal: str | os.PathLike[str] | None = None,
+    engine: Engine = "serial",
+    pinned: Mapping[str, Mapping[str, int]] | None = None,
+    weights: Weights = "per_channel",
+    batch_norm: BatchNormMode = "icn",
+    seed: int = 0,
+    verbose: int = 1,
+    **options: Any,
+) -> SearchResult:
+    """The bits that fit `budget`, as a search method finds them, with all that it measured.
+
+    quantize_model calls it; it is of use alone to compare methods, or to search anew for a model
+    that was fine-tuned. For searches that train within `fit`, with its optimizer, augmentation and
+    callbacks, see PolicySearch.
+
+    Args:
+      model: what quantize_model takes, or a fake-quant model with known ranges. It is not changed:
+        use set_policy(model, result.policy).
+      budget: FLASH and RAM to fit, or None for no limit.
+      method: "ilp", the optimum for measured sensitivities; "evolutionary"; "rl", the agent of
+        Rusci et al. 2020; "random"; "memory", rules that need no data; "uniform". "auto" is "ilp"
+        where there is data and 8 bits do not fit, else "memory".
+      validation_data: what policies are measured on: (inputs, labels), a batched tf.data.Dataset or
+        another iterable of batches. Without labels the loss is the divergence from the float
+        network's outputs.
+      calibration_data: typical inputs: sets the ranges of a model that is not quantized yet, and
+        stands in for validation_data, without labels.
+      train_data: (inputs, labels); with it trials of methods that train ("rl") are measured after
+        one epoch of training, without it on the weights as they are.
+      journal: a file that keeps each value; the same call goes on from there, however it ended.
+      engine: "serial" measures one trial after the other, "ray" spreads them over a Ray cluster
+        (pip install tfmix[ray]).
+      pinned, weights, batch_norm, seed: as in quantize_model; a fake-quant model knows its own
+        flavour.
+      verbose: 0 is silent, 1 prints progress now and then.
+      options: of the method, and of the measurements: batch_size, learning_rate (of training),
+        loss_samples; see fakequant.evaluate.ModelEvaluator.
+
+    Ctrl-C ends the search with the best so far (result.interrupted).
+
+    Raises:
+      BudgetError: no policy fits; it names the tensor in the way and the budget that would do.
+      CalibrationError: ranges are not known, or calibration_data is no good.
+      TfmixError: data is missing that the method needs, or does not fit the network; a value is not
+        finite; the journal belongs to another search.
+    """
+    _check_kind("budget", budget, Budget)
+    if not is_quantized(model):
+        if isinstance(calibration_data, Iterator):
+            calibration_data = list(calibration_data)
+        model = quantize_model(
+            model,
+            None,
+            calibration_data=validation_data if calibration_data is None else calibration_data,
+            search="memory",
+            weights=weights,
+            batch_norm=batch_norm,
+            seed=seed,
+            verbose=0,
+        )
+    return search_bits(
+        model,
+        budget,
+        method,
+        data=_search_data(as_graph(model), validation_data, calibration_data),
+        train_data=train_data,
+        pinned=pinned,
+        journal=journal,
+        engine=engine,
+        seed=seed,
+        verbose=verbose,
+        options=options,
+    )
 
 
 def check(model: Any) -> list[str]:
@@ -184,18 +285,14 @@ def memory_report(
     graph = as_graph(model)
     if is_quantized(model):
         policy = policy or get_policy(model)
-        quantizers = quantizers_of(model).weights.values()
-        per_channel = all(bound.quantizer.per_channel for bound in quantizers)
-        weights = "per_channel" if per_channel else "per_layer"
+        weights = flavour_of(model)
     elif policy is None:
         raise TfmixError("memory_report of a float model needs a policy")
     elif batch_norm == "fold" and isinstance(model, tf_keras.Model):
         graph = fold_batch_norm(read(model)).graph
     accounting = accounting or (budget.accounting if budget else "deployed")
     _check_choice("accounting", accounting, ("deployed", "paper"))
-    return _memory_report(
-        _memory_model(graph, weights or "per_channel", accounting), policy, budget
-    )
+    return _memory_report(memory_model(graph, weights or "per_channel", accounting), policy, budget)
 
 
 def convert(model: tf_keras.Model) -> IntegerModel:
@@ -278,15 +375,11 @@ def _check_kind(what: str, value: Any, kind: type) -> None:
         raise TfmixError(f"{what} {value!r} is not a {kind.__name__} (or None)")
 
 
-def _memory_model(graph: Graph, weights: Weights, accounting: str) -> MemoryModel:
-    if accounting == "paper":
-        return PaperMemory(graph, weights)
-    per_channel = weights == "per_channel"
-
-    def size(policy: QuantizationPolicy) -> int:
-        return file_size(skeleton(graph, policy, per_channel=per_channel))
-
-    return DeployedMemory(graph, size)
+def _search_data(graph: Graph, validation_data: Any, calibration_data: Any) -> Any:
+    """What a search measures on: of calibration data the inputs alone."""
+    if validation_data is not None or calibration_data is None:
+        return validation_data
+    return read_samples(calibration_data, "calibration data", graph, limit=MAX_SAMPLES).x
 
 
 def _require_fit(report: MemoryReport, budget: Budget) -> None:

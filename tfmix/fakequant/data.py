@@ -24,12 +24,14 @@ class Samples:
         return len(self.x)
 
     def __getitem__(self, chosen: Any) -> Samples:
-        """The samples of these indices."""
+        """The samples of these indices, or of this slice."""
         return Samples(self.x[chosen], None if self.y is None else self.y[chosen])
 
 
-def read_samples(data: Any, what: str, graph: Graph | None = None) -> Samples:
-    """All samples of a data set, in its order.
+def read_samples(
+    data: Any, what: str, graph: Graph | None = None, *, limit: int | None = None
+) -> Samples:
+    """All samples of a data set, or the first `limit`, in its order.
 
     data: inputs [n, ...]; (inputs, labels); a batched tf.data.Dataset, or another finite iterable
       of batches, each inputs or (inputs, labels). Sample weights are ignored.
@@ -39,9 +41,13 @@ def read_samples(data: Any, what: str, graph: Graph | None = None) -> Samples:
     TfmixError where it is empty, of another kind or shape, not numbers, not finite, or has labels
     for some of its samples only.
     """
-    if isinstance(data, tf.data.Dataset) and data.cardinality() == tf.data.INFINITE_CARDINALITY:
+    if limit is None and _is_endless(data):
         raise TfmixError(f"{what} never ends; take a part of it: data.take(batches)")
-    parts = list(_parts(data, what))
+    parts: list[Samples] = []
+    for part in _parts(data, what):
+        parts.append(part)
+        if limit is not None and sum(map(len, parts)) >= limit:
+            break
     if not parts:
         raise TfmixError(f"{what} is empty")
     labelled = [part.y is not None for part in parts]
@@ -54,7 +60,11 @@ def read_samples(data: Any, what: str, graph: Graph | None = None) -> Samples:
     if all(labelled):
         y = parts[0].y if len(parts) == 1 else np.concatenate([part.y for part in parts])
     _check(x, y, what, graph)
-    return Samples(x, y)
+    return Samples(x, y)[:limit]
+
+
+def _is_endless(data: Any) -> bool:
+    return isinstance(data, tf.data.Dataset) and data.cardinality() == tf.data.INFINITE_CARDINALITY
 
 
 def _parts(data: Any, what: str) -> Iterator[Samples]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,15 +132,11 @@ class ModelEvaluator:
     def identity(self) -> str:
         """Equal for evaluators that give the same values: a digest of weights, ranges, statistics,
         data and settings. Bits do not count."""
-        digest = hashlib.sha256(repr(self._settings).encode())
-        bits = {id(variable) for variable in self._bits()}
-        for variable in self.model.variables:
-            if id(variable) not in bits:
-                _update(digest, variable.numpy())
+        bits = {id(variable) for variable in bits_of(self.model)}
+        arrays = [v.numpy() for v in self.model.variables if id(v) not in bits]
         for samples in (self._samples, self._train_samples):
-            for array in (samples.x, samples.y) if samples is not None else ():
-                _update(digest, array)
-        return digest.hexdigest()
+            arrays += [] if samples is None else [samples.x, samples.y]
+        return f"{digest_of(arrays)} {self._settings}"
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[tuple[int, float]]:
         """Measures one after the other. TfmixError for what cannot be measured, and where the
@@ -155,7 +151,7 @@ class ModelEvaluator:
             )
         if trial.train and self._trainer is None:
             raise TfmixError("the search asks for training, which needs train_data")
-        variables = self.model.variables if trial.train else self._bits()
+        variables = self.model.variables if trial.train else bits_of(self.model)
         with restored(variables), contextlib.ExitStack() as stack:
             set_policy(self.model, trial.policy)
             if trial.float_activations:
@@ -163,11 +159,6 @@ class ModelEvaluator:
             if trial.train:
                 self._trainer.epoch(self._seed)
             return self._measurements[trial.measure].of(self._quantized)
-
-    def _bits(self) -> list[tf.Variable]:
-        quantizers = quantizers_of(self.model)
-        bound = (*quantizers.weights.values(), *quantizers.activations.values())
-        return [quantizer.variables["bits"] for quantizer in bound]
 
 
 class _Measurement:
@@ -244,6 +235,16 @@ class _Trainer:
                 self._step(tf.constant(order[start : start + self._batch_size]))
 
 
+# -- state of a model -------------------------------------------------------------------------
+
+
+def bits_of(model: tf_keras.Model) -> list[tf.Variable]:
+    """The bits of all quantizers of a fake-quant model."""
+    quantizers = quantizers_of(model)
+    bound = (*quantizers.weights.values(), *quantizers.activations.values())
+    return [quantizer.variables["bits"] for quantizer in bound]
+
+
 @contextlib.contextmanager
 def restored(variables: Sequence[tf.Variable]) -> Iterator[None]:
     """Gives variables back the values they have now."""
@@ -256,13 +257,17 @@ def restored(variables: Sequence[tf.Variable]) -> Iterator[None]:
             variable.assign(value)
 
 
+def digest_of(arrays: Iterable[np.ndarray | None]) -> str:
+    """Equal for equal arrays, and in practice for no others."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        if array is not None:
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 def _batches(
     x: np.ndarray, batch_size: int, dtype: tf.DType | None = tf.float32
 ) -> list[tf.Tensor]:
     return [tf.cast(x[i : i + batch_size], dtype or x.dtype) for i in range(0, len(x), batch_size)]
-
-
-def _update(digest: Any, array: np.ndarray | None) -> None:
-    if array is not None:
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)

@@ -19,18 +19,25 @@ from tfmix.export.op_resolver import export_resolver_of
 from tfmix.fakequant.apply import (
     apply,
     get_policy,
+    graph_of,
     is_quantized,
-    quantizers_of,
     require_quantized,
     set_policy,
     unwrap,
 )
-from tfmix.fakequant.calibrate import MAX_SAMPLES, batches, set_ranges
+from tfmix.fakequant.calibrate import (
+    MAX_SAMPLES,
+    batches,
+    inputs_from,
+    remembered_inputs,
+    set_ranges,
+)
 from tfmix.fakequant.data import read_samples
 from tfmix.fakequant.quantizers import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
 from tfmix.fakequant.rebuild import fold_batch_norm
 from tfmix.frontend.keras import problems_of, read
 from tfmix.frontend.loading import as_tf_keras
+from tfmix.integer.compare import warn_of_differences
 from tfmix.integer.convert import convert_network
 from tfmix.integer.inference import IntegerModel
 from tfmix.ir.graph import Graph, as_graph
@@ -134,7 +141,7 @@ def quantize_model(
         calibration_data = list(batches(calibration_data, graph))
     data = validation_data if calibration_data is None else calibration_data
     if data is not None:
-        set_ranges(network, quantizers_of(qmodel), data, seed)
+        set_ranges(qmodel, data, seed)
     if policy is None:
         options = dict(search_options or {})
         result = search_bits(
@@ -295,14 +302,26 @@ def memory_report(
     return _memory_report(memory_model(graph, weights or "per_channel", accounting), policy, budget)
 
 
-def convert(model: tf_keras.Model) -> IntegerModel:
+def convert(model: tf_keras.Model, data: Any = None) -> IntegerModel:
     """The integer-only network of a fake-quant model, at the bits now set.
+
+    Each layer of it is compared with the fake-quant layer on the same inputs; where they differ by
+    more than 1 LSB of the layer's output, a ConversionWarning names the layer and the reason.
+
+    Args:
+      data: inputs to compare on, as `calibrate` takes them. None takes the few that were remembered
+        when the model was calibrated; a model loaded from a file remembers none, and then nothing
+        is compared.
 
     Raises CalibrationError where an activation's range is not known yet, ConversionError naming
     the layer whose numbers 32 bits do not hold.
     """
     require_quantized(model)
-    return IntegerModel(convert_network(model))
+    integer_model = IntegerModel(convert_network(model))
+    x = remembered_inputs(model) if data is None else inputs_from(data, graph_of(model))
+    if x is not None:
+        warn_of_differences(model, integer_model, x, stacklevel=3)
+    return integer_model
 
 
 def export(

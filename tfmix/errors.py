@@ -38,3 +38,8 @@ class ConversionError(TfmixError):
 
 class FormatError(TfmixError):
     """A file is truncated, foreign, damaged, or of a newer version than this library reads."""
+
+
+class ConversionWarning(UserWarning):
+    """The integers of a layer differ from fake-quant by more than rounding; the message says which
+    layer, by how much, and why."""

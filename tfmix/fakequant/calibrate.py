@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,10 +12,10 @@ import tensorflow as tf
 import tf_keras
 
 from tfmix.errors import CalibrationError
-from tfmix.fakequant.apply import Quantizers, quantizers_of, require_quantized, unwrap
+from tfmix.fakequant.apply import quantizers_of, require_quantized, unwrap
 from tfmix.fakequant.quantizers import mse_ranges
 from tfmix.fakequant.rebuild import build_float
-from tfmix.frontend.keras import KerasNetwork, read
+from tfmix.frontend.keras import read
 from tfmix.ir.graph import Graph, Op
 from tfmix.ir.quant import BIT_WIDTHS, max_level, round_half_up
 
@@ -23,6 +24,9 @@ SAMPLED_VALUES = 1 << 15
 #: Samples used where more are given.
 MAX_SAMPLES = 1024
 _BATCH = 32
+#: Inputs remembered, for `convert` to compare on.
+_REMEMBERED = 8
+_remembered: weakref.WeakKeyDictionary[tf_keras.Model, np.ndarray] = weakref.WeakKeyDictionary()
 
 
 def calibrate(model: tf_keras.Model, data: Any, *, seed: int = 0) -> None:
@@ -40,14 +44,18 @@ def calibrate(model: tf_keras.Model, data: Any, *, seed: int = 0) -> None:
     Raises CalibrationError where the data is empty, of a wrong shape, or not finite.
     """
     require_quantized(model)
-    set_ranges(read(model, unwrap), quantizers_of(model), data, seed)
+    set_ranges(model, data, seed)
 
 
-def set_ranges(network: KerasNetwork, quantizers: Quantizers, data: Any, seed: int) -> None:
-    """As `calibrate`, for a network already read."""
+def set_ranges(model: tf_keras.Model, data: Any, seed: int) -> None:
+    """As `calibrate`, for a model known to be fake-quant."""
+    network, quantizers = read(model, unwrap), quantizers_of(model)
     graph = network.graph
     logits = _logits(graph)
-    observed = _observe(build_float(network), graph, batches(data, graph), seed)
+    first: list[np.ndarray] = []
+    observed = _observe(
+        build_float(network), graph, _keeping_first(batches(data, graph), first), seed
+    )
     for tensor, (low, high, values) in observed.items():
         bound = quantizers.activations[tensor]
         quantizer = bound.quantizer
@@ -66,6 +74,19 @@ def set_ranges(network: KerasNetwork, quantizers: Quantizers, data: Any, seed: i
                 quantizer.maximum,
             )
         quantizer.set_ranges(bound.variables, lows, highs)
+    _remembered[model] = first[0][:_REMEMBERED].copy()
+
+
+def remembered_inputs(model: tf_keras.Model) -> np.ndarray | None:
+    """A few of the inputs that a model's ranges were last set from, if that was in this process."""
+    return _remembered.get(model)
+
+
+def _keeping_first(parts: Iterable[np.ndarray], first: list[np.ndarray]) -> Iterator[np.ndarray]:
+    for part in parts:
+        if not first:
+            first.append(part)
+        yield part
 
 
 def _observe(

@@ -46,7 +46,7 @@ _UINT32_MAX = 2**32 - 1
 #: Halvings after which no bit of any weight is left.
 _MOST_HALVINGS = 9
 #: Multipliers below have so few bits that the output shows it.
-_COARSE_MULTIPLIER = 1 << 12
+COARSE_MULTIPLIER = 1 << 12
 #: Bits of the weights of a batch norm that stands alone: they are all one.
 _ONES_BITS = 2
 #: Upper limit of an add's multipliers; 2^21 * 255 * 2 + 2^30 stays inside int32.
@@ -91,7 +91,7 @@ def skeleton(graph: Graph, policy: QuantizationPolicy, *, per_channel: bool) -> 
         alone = node.op is Op.BATCH_NORM
         oc = graph.output_channels(node)
         return IntegerWeights(
-            values=_kernel_order(node, np.zeros(graph.kernel_shape(node), np.uint8), graph),
+            values=kernel_order(node, np.zeros(graph.kernel_shape(node), np.uint8), graph),
             bits=_ONES_BITS if alone else policy.weight_bits[node.name],
             per_channel=per_channel and not alone,
             zero_point=np.zeros(oc if per_channel and not alone else 1, np.uint8),
@@ -234,7 +234,7 @@ def _kernel(node: Node, graph: Graph) -> tuple[Kernel, Window | None]:
     return kernel, node.window
 
 
-def _kernel_order(node: Node, q: np.ndarray, graph: Graph) -> np.ndarray:
+def kernel_order(node: Node, q: np.ndarray, graph: Graph) -> np.ndarray:
     """Keras layout -> that of IntegerWeights.values."""
     if _kernel(node, graph)[0] is Kernel.DEPTHWISE_CONV2D:
         return q.reshape(*q.shape[:2], -1)
@@ -265,7 +265,7 @@ def _integer_weights(
             raise ConversionError(
                 f"{node.name}: the step sizes of its weights are not finite; training has diverged"
             )
-        q = _kernel_order(node, q.astype(np.uint8), graph)
+        q = kernel_order(node, q.astype(np.uint8), graph)
         scale, zero_point = scale.reshape(-1).astype(np.float64), zero_point.reshape(-1)
         zero_point = zero_point.astype(np.int64)
 
@@ -398,7 +398,7 @@ class LayerSums:
             constant = np.full(oc, np.isinf(error).any() or not lost.any())
             doubtful = np.flatnonzero(constant)
         else:
-            coarse = np.abs(self.factor) * 2.0 ** (32 - left_shift) < _COARSE_MULTIPLIER
+            coarse = np.abs(self.factor) * 2.0 ** (32 - left_shift) < COARSE_MULTIPLIER
             doubtful = np.flatnonzero(coarse | np.isinf(error) | (lost == 0))
             constant = None
         if not doubtful.size:

@@ -284,9 +284,16 @@ def test_the_report_refuses(arguments, message):
         tfmix.memory_report(model, **arguments)
 
 
-@pytest.mark.parametrize("model", ["model.h5", None, 5])
-def test_the_report_needs_a_model(model):
-    with pytest.raises(TfmixError, match="neither a tf_keras.Model nor a Graph"):
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("model.h5", "model.h5: no such file"),
+        (None, "neither a tf_keras.Model nor a Graph"),
+        (5, "neither a tf_keras.Model nor a Graph"),
+    ],
+)
+def test_the_report_needs_a_model(model, message):
+    with pytest.raises(TfmixError, match=message):
         tfmix.memory_report(model, tfmix.QuantizationPolicy.uniform(small_cnn(), 8))
 
 

@@ -1,4 +1,4 @@
-"""tf_keras model -> `ir.Graph` + float weights.
+"""tf_keras model -> `ir.Graph` + float weights. Other models and files: see `loading`.
 
 The model is read in four passes: nested models are flattened into a list of `_Call`s, one per
 layer call (a SeparableConv2D gives two, a Dense with softmax too); batch norms and ReLUs are fused
@@ -30,7 +30,7 @@ from tfmix.ir.graph import (
 )
 
 #: Layers that do nothing at inference.
-_IDENTITY_LAYERS = frozenset(
+IDENTITY_LAYERS = frozenset(
     {
         "ActivityRegularization",
         "AlphaDropout",
@@ -38,6 +38,12 @@ _IDENTITY_LAYERS = frozenset(
         "GaussianDropout",
         "GaussianNoise",
         "Identity",
+        "RandomBrightness",
+        "RandomContrast",
+        "RandomFlip",
+        "RandomRotation",
+        "RandomTranslation",
+        "RandomZoom",
         "SpatialDropout1D",
         "SpatialDropout2D",
     }
@@ -120,23 +126,19 @@ def _read(model: Any, unwrap: Unwrap) -> tuple[list[str], KerasNetwork | None]:
 
 
 def _not_a_network(model: Any) -> str | None:
+    kind = type(model)
     if not isinstance(model, tf_keras.Model):
-        kind = type(model)
-        if any(base.__module__.split(".")[0] == "keras" for base in kind.__mro__):
-            return (
-                f"{kind.__module__}.{kind.__name__} is a Keras 3 model; tfmix works on tf_keras "
-                "(Keras 2). Rebuild it with `import tf_keras` in place of `keras` and copy the "
-                "weights (`new.set_weights(old.get_weights())`), or set TF_USE_LEGACY_KERAS=1 "
-                "before importing tensorflow and load the model again"
-            )
-        return f"{kind.__module__}.{kind.__name__} is not a tf_keras.Model"
+        return f"{kind.__module__}.{kind.__name__} is not a Keras model"
     if not getattr(model, "_is_graph_network", False):
-        if isinstance(model, tf_keras.Sequential):
-            return f"{model.name}: the Sequential model has no input shape yet: give it an Input"
-        return (
-            f"{model.name}: a subclassed model; only Sequential and functional models can be read"
-        )
+        return not_functional(model.name, isinstance(model, tf_keras.Sequential))
     return None
+
+
+def not_functional(name: str, sequential: bool) -> str:
+    """What is wrong with a model, of whichever Keras, that has no graph of layers."""
+    if sequential:
+        return f"{name}: the Sequential model has no input shape yet: give it an Input"
+    return f"{name}: a subclassed model; only Sequential and functional models can be read"
 
 
 @dataclass
@@ -224,12 +226,12 @@ class _Reader:
         unwrapped = self.unwrap(layer)
         inner, kind = unwrapped.layer, _type_name(unwrapped.layer)
         outputs = _outputs(node)
-        if kind in _IDENTITY_LAYERS and not node.call_kwargs.get("training"):
+        if kind in IDENTITY_LAYERS and not node.call_kwargs.get("training"):
             return inputs
         name = self._unique(inner.name, prefix)
         shape = self.shapes[name] = _shape_of(outputs[0])
-        problems = _LayerProblems(name, inner)
-        if kind not in _HANDLERS and kind not in _IDENTITY_LAYERS:
+        problems = LayerProblems(name, type(inner).__name__)
+        if kind not in _HANDLERS and kind not in IDENTITY_LAYERS:
             problems.add(f"layer type {kind} is not supported{_hint(inner)}")
         elif None in shape and self._input_is_defined:
             problems.add(f"output shape {shape} is not fully defined")
@@ -259,9 +261,7 @@ class _Reader:
         for call in calls:
             call.closed = True
 
-    def _check_call(
-        self, node: Any, layer: tf_keras.layers.Layer, problems: _LayerProblems
-    ) -> None:
+    def _check_call(self, node: Any, layer: tf_keras.layers.Layer, problems: LayerProblems) -> None:
         """What may be wrong with a call of any layer."""
         if layer.weights and id(layer) in self._weighted_layers_seen:
             problems.add(
@@ -292,17 +292,24 @@ def _type_name(layer: tf_keras.layers.Layer) -> str:
     """Name of the layer's type: of one that is not tf_keras's own the full one, so that a user's
     class `Add` is not taken for the layer."""
     kind = type(layer)
-    stock = kind.__module__.split(".")[0] == "tf_keras"
+    stock = kind.__module__.split(".")[0] == "tf_keras" and not is_revived(layer)
     return kind.__name__ if stock else f"{kind.__module__}.{kind.__name__}"
 
 
-class _LayerProblems:
-    def __init__(self, name: str, layer: tf_keras.layers.Layer):
-        self._title = f"{name} ({type(layer).__name__})"
+def is_revived(layer: tf_keras.layers.Layer) -> bool:
+    """Whether a SavedModel gave back a layer's functions in place of its class."""
+    return type(layer).__module__.endswith(".saved_model.load")
+
+
+class LayerProblems:
+    """Collects what is wrong with one layer. `kind` is the name of its class."""
+
+    def __init__(self, name: str, kind: str):
+        self.title = f"{name} ({kind})"
         self.found: list[str] = []
 
     def add(self, text: str) -> None:
-        self.found.append(f"{self._title}: {text}")
+        self.found.append(f"{self.title}: {text}")
 
     def unless(self, ok: bool, what: str, value: Any, allowed: str) -> None:
         if not ok:
@@ -313,7 +320,9 @@ def _hint(layer: tf_keras.layers.Layer) -> str:
     kind = _type_name(layer)
     if kind in ("TFOpLambda", "SlicingOpLambda"):
         return f" (the operator {layer.name!r}; use tf_keras.layers.Add or another layer)"
-    if kind == "Rescaling":
+    if ".ops." in kind:
+        return f" (an operator; use a layer of Keras; supported: {SUPPORTED_LAYERS})"
+    if type(layer).__name__ in ("Rescaling", "Normalization"):
         return " (apply the scaling to the data, or leave it out where a batch norm follows)"
     return f"; supported: {SUPPORTED_LAYERS}"
 
@@ -369,7 +378,7 @@ class _Activation:
     softmax: bool = False
 
 
-def _relu_settings(layer: tf_keras.layers.ReLU, problems: _LayerProblems) -> _Activation:
+def _relu_settings(layer: tf_keras.layers.ReLU, problems: LayerProblems) -> _Activation:
     slope, threshold = float(layer.negative_slope), float(layer.threshold)
     problems.unless(slope == 0, "negative_slope", slope, "0")
     problems.unless(threshold == 0, "threshold", threshold, "0")
@@ -389,7 +398,7 @@ _ACTIVATIONS: dict[Any, _Activation] = {
 }
 
 
-def _activation(function: Any, problems: _LayerProblems) -> _Activation:
+def _activation(function: Any, problems: LayerProblems) -> _Activation:
     if isinstance(function, tf_keras.layers.ReLU):
         return _relu_settings(function, problems)
     if isinstance(function, tf_keras.layers.Softmax) and function.axis == -1:
@@ -404,7 +413,7 @@ def _activation(function: Any, problems: _LayerProblems) -> _Activation:
     return _Activation()
 
 
-def _emit_with_activation(context: _Context, problems: _LayerProblems, op: Op, **fields: Any):
+def _emit_with_activation(context: _Context, problems: LayerProblems, op: Op, **fields: Any):
     """Emits a weighted call and what the layer's own `activation=` asks for."""
     activation = _activation(context.layer.activation, problems)
     context.emit(op, relu=activation.relu, relu_max=activation.relu_max, **fields)
@@ -417,7 +426,7 @@ def _emit_with_activation(context: _Context, problems: _LayerProblems, op: Op, *
 # -- layers -----------------------------------------------------------------------------------
 
 
-def _window(context: _Context, problems: _LayerProblems, kernel, strides, padding) -> Window | None:
+def _window(context: _Context, problems: LayerProblems, kernel, strides, padding) -> Window | None:
     layer, shape = context.layer, context.input_shape()
     problems.unless(
         getattr(layer, "data_format", "channels_last") == "channels_last",
@@ -440,7 +449,7 @@ def _window(context: _Context, problems: _LayerProblems, kernel, strides, paddin
     return Window(kernel, strides, (*rows, *columns))
 
 
-def _check_finite(weights: LayerWeights, problems: _LayerProblems) -> None:
+def _check_finite(weights: LayerWeights, problems: LayerProblems) -> None:
     bn = weights.batch_norm
     arrays = {"kernel": weights.kernel, "bias": weights.bias}
     if bn is not None:
@@ -453,7 +462,7 @@ def _check_finite(weights: LayerWeights, problems: _LayerProblems) -> None:
         problems.add("moving variance + epsilon must be positive in every channel")
 
 
-def _conv2d(context: _Context, problems: _LayerProblems) -> None:
+def _conv2d(context: _Context, problems: LayerProblems) -> None:
     layer = context.layer
     problems.unless(layer.groups == 1, "groups", layer.groups, "1")
     window = _window(context, problems, layer.kernel_size, layer.strides, layer.padding)
@@ -462,7 +471,7 @@ def _conv2d(context: _Context, problems: _LayerProblems) -> None:
     _emit_with_activation(context, problems, Op.CONV2D, window=window, weights=weights)
 
 
-def _depthwise_conv2d(context: _Context, problems: _LayerProblems) -> None:
+def _depthwise_conv2d(context: _Context, problems: LayerProblems) -> None:
     layer = context.layer
     window = _window(context, problems, layer.kernel_size, layer.strides, layer.padding)
     weights = LayerWeights(context.array("depthwise_kernel"), context.array("bias"))
@@ -470,7 +479,7 @@ def _depthwise_conv2d(context: _Context, problems: _LayerProblems) -> None:
     _emit_with_activation(context, problems, Op.DEPTHWISE_CONV2D, window=window, weights=weights)
 
 
-def _separable_conv2d(context: _Context, problems: _LayerProblems) -> None:
+def _separable_conv2d(context: _Context, problems: LayerProblems) -> None:
     layer = context.layer
     window = _window(context, problems, layer.kernel_size, layer.strides, layer.padding)
     depthwise = LayerWeights(context.array("depthwise_kernel"))
@@ -500,13 +509,13 @@ def _separable_conv2d(context: _Context, problems: _LayerProblems) -> None:
     )
 
 
-def _dense(context: _Context, problems: _LayerProblems) -> None:
+def _dense(context: _Context, problems: LayerProblems) -> None:
     weights = LayerWeights(context.array("kernel"), context.array("bias"))
     _check_finite(weights, problems)
     _emit_with_activation(context, problems, Op.DENSE, weights=weights)
 
 
-def _batch_norm(context: _Context, problems: _LayerProblems) -> None:
+def _batch_norm(context: _Context, problems: LayerProblems) -> None:
     layer, shape = context.layer, context.shape
     axis = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
     problems.unless(axis in ([len(shape)], [-1]), "axis", axis, "the last axis")
@@ -524,12 +533,12 @@ def _batch_norm(context: _Context, problems: _LayerProblems) -> None:
     context.emit(Op.BATCH_NORM, weights=weights, batch_norm=context.name, window=Window((1, 1)))
 
 
-def _relu(context: _Context, problems: _LayerProblems) -> None:
+def _relu(context: _Context, problems: LayerProblems) -> None:
     activation = _relu_settings(context.layer, problems)
     context.emit(Op.RELU, relu=True, relu_layer=context.name, relu_max=activation.relu_max)
 
 
-def _activation_layer(context: _Context, problems: _LayerProblems) -> None:
+def _activation_layer(context: _Context, problems: LayerProblems) -> None:
     activation = _activation(context.layer.activation, problems)
     if activation.softmax:
         context.emit(Op.SOFTMAX)
@@ -539,13 +548,13 @@ def _activation_layer(context: _Context, problems: _LayerProblems) -> None:
         context.result = context.inputs[0]
 
 
-def _softmax(context: _Context, problems: _LayerProblems) -> None:
+def _softmax(context: _Context, problems: LayerProblems) -> None:
     axis = context.layer.axis
     problems.unless(axis in (-1, len(context.shape)), "axis", axis, "-1")
     context.emit(Op.SOFTMAX)
 
 
-def _add(context: _Context, problems: _LayerProblems) -> None:
+def _add(context: _Context, problems: LayerProblems) -> None:
     shapes = [context.input_shape(i) for i in range(len(context.inputs))]
     if any(shape != shapes[0] for shape in shapes):
         problems.add(f"input shapes {shapes} differ; adding with broadcast is not supported")
@@ -559,7 +568,7 @@ def _add(context: _Context, problems: _LayerProblems) -> None:
         total = context.result = name
 
 
-def _concatenate(context: _Context, problems: _LayerProblems) -> None:
+def _concatenate(context: _Context, problems: LayerProblems) -> None:
     axis = context.layer.axis
     problems.unless(
         axis in (-1, len(context.shape)), "axis", axis, f"-1 or {len(context.shape)} (channels)"
@@ -570,8 +579,8 @@ def _concatenate(context: _Context, problems: _LayerProblems) -> None:
         context.emit(Op.CONCATENATE)
 
 
-def _pool(op: Op) -> Callable[[_Context, _LayerProblems], None]:
-    def handle(context: _Context, problems: _LayerProblems) -> None:
+def _pool(op: Op) -> Callable[[_Context, LayerProblems], None]:
+    def handle(context: _Context, problems: LayerProblems) -> None:
         layer = context.layer
         window = _window(context, problems, layer.pool_size, layer.strides, layer.padding)
         context.emit(op, window=window)
@@ -579,8 +588,8 @@ def _pool(op: Op) -> Callable[[_Context, _LayerProblems], None]:
     return handle
 
 
-def _global_pool(op: Op) -> Callable[[_Context, _LayerProblems], None]:
-    def handle(context: _Context, problems: _LayerProblems) -> None:
+def _global_pool(op: Op) -> Callable[[_Context, LayerProblems], None]:
+    def handle(context: _Context, problems: LayerProblems) -> None:
         size = context.input_shape()[:2]
         window = _window(context, problems, size, size, "valid")
         context.emit(op, window=window)
@@ -588,13 +597,13 @@ def _global_pool(op: Op) -> Callable[[_Context, _LayerProblems], None]:
     return handle
 
 
-def _reshape(context: _Context, problems: _LayerProblems) -> None:
+def _reshape(context: _Context, problems: LayerProblems) -> None:
     data_format = getattr(context.layer, "data_format", "channels_last")
     problems.unless(data_format == "channels_last", "data_format", data_format, "channels_last")
     context.emit(Op.RESHAPE)
 
 
-def _zero_padding(context: _Context, problems: _LayerProblems) -> None:
+def _zero_padding(context: _Context, problems: LayerProblems) -> None:
     layer = context.layer
     problems.unless(
         layer.data_format == "channels_last", "data_format", layer.data_format, "channels_last"
@@ -603,7 +612,7 @@ def _zero_padding(context: _Context, problems: _LayerProblems) -> None:
     context.emit(Op.PAD, padding=(top, bottom, left, right))
 
 
-_HANDLERS: dict[str, Callable[[_Context, _LayerProblems], None]] = {
+_HANDLERS: dict[str, Callable[[_Context, LayerProblems], None]] = {
     "Conv2D": _conv2d,
     "DepthwiseConv2D": _depthwise_conv2d,
     "SeparableConv2D": _separable_conv2d,
@@ -622,6 +631,9 @@ _HANDLERS: dict[str, Callable[[_Context, _LayerProblems], None]] = {
     "ZeroPadding2D": _zero_padding,
     **dict.fromkeys(_BATCH_NORM_LAYERS, _batch_norm),
 }
+
+#: Classes of tf_keras.layers that are read; those that do nothing at inference among them.
+READABLE_LAYERS = frozenset(_HANDLERS) | IDENTITY_LAYERS
 
 
 # -- fusion -----------------------------------------------------------------------------------

@@ -394,8 +394,8 @@ def _negative_variance() -> tf_keras.Model:
     return model
 
 
-def _mixed_precision() -> tf_keras.Model:
-    return chain(conv(4, 3, dtype=tf_keras.mixed_precision.Policy("mixed_float16"), name="c"))
+def _half_precision() -> tf_keras.Model:
+    return chain(conv(4, 3, dtype="float16", name="c"))
 
 
 def _two_inputs() -> tf_keras.Model:
@@ -480,7 +480,7 @@ REFUSED = {
         ["d (Dropout): is called with training=True"],
     ),
     "shared weights": (_shared, ["layer 'shared' is called more than once"]),
-    "mixed precision": (_mixed_precision, ["c (Conv2D): dtype float16", "allowed: float32"]),
+    "half precision": (_half_precision, ["c (Conv2D): dtype float16", "allowed: float32"]),
     "NaN weights": (
         _nan,
         [

@@ -268,8 +268,9 @@ class _Reader:
                 f"layer {layer.name!r} is called more than once (shared weights are not supported)"
             )
         self._weighted_layers_seen.add(id(layer))
-        if layer.compute_dtype != "float32":
-            problems.add(f"dtype {layer.compute_dtype} is not supported, allowed: float32")
+        # Under mixed precision weights are float32, and that is what counts here.
+        if layer.variable_dtype != "float32":
+            problems.add(f"dtype {layer.variable_dtype} is not supported, allowed: float32")
         arguments = tf.nest.flatten((node.call_args, node.call_kwargs))
         if sum(map(tf.is_tensor, arguments)) > len(node.keras_inputs):
             problems.add("reads a constant tensor; only tensors of the network are supported")

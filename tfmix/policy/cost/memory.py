@@ -8,14 +8,16 @@ reports work with either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from typing import Literal, Protocol
 
 from tfmix.budget import Budget, format_bytes
 from tfmix.errors import TfmixError
-from tfmix.ir.graph import FIXED_BITS, Graph, Node, Op
+from tfmix.ir.graph import FIXED_BITS, WEIGHTED_OPS, Graph, Node, Op
 from tfmix.ir.quant import BIT_WIDTHS, packed_size
 from tfmix.ir.schedule import schedule
 from tfmix.policy.cost import arena, tflm
@@ -41,6 +43,28 @@ class MemoryStep:
     @property
     def buffers(self) -> tuple[str, ...]:
         return (*self.inputs, self.output, *self.held)
+
+
+#: ("weights", node name) or ("activations", name of a quantized tensor).
+Tensor = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class FlashItem:
+    """Bytes that are in FLASH once, however many nodes use them.
+
+    uses: each is bits of some tensors; the item is there where any one is met in full
+    """
+
+    size: int
+    uses: tuple[Mapping[Tensor, int], ...] = field(hash=False)
+
+    def is_paid(self, policy: QuantizationPolicy) -> bool:
+        bits = {"weights": policy.weight_bits, "activations": policy.activation_bits}
+        return any(
+            all(bits[kind].get(name, FIXED_BITS) == b for (kind, name), b in use.items())
+            for use in self.uses
+        )
 
 
 class MemoryModel(Protocol):
@@ -73,9 +97,14 @@ class MemoryModel(Protocol):
         return 0
 
     @property
-    def flash_beside_weights(self) -> int:
-        """FLASH beside the packed weights: a bound that no policy is below. May be slow."""
+    def flash_rest(self) -> int:
+        """FLASH beside packed weights and shared items: a bound that no policy is below."""
         return 0
+
+    @property
+    def flash_items(self) -> tuple[FlashItem, ...]:
+        """What nodes share in FLASH, if anything."""
+        return ()
 
     # What follows from the above; implementations inherit it.
 
@@ -85,6 +114,11 @@ class MemoryModel(Protocol):
             packed_weight_bytes(self.graph, node, policy.weight_bits[node.name])
             for node in self.graph.weighted_nodes
         )
+
+    def flash_lower_bound(self, policy: QuantizationPolicy) -> int:
+        """Packed weights, shared items and the least there is beside them. Fast."""
+        items = sum(item.size for item in self.flash_items if item.is_paid(policy))
+        return self.packed_bytes(policy) + items + self.flash_rest
 
     def live_bytes(self, step: MemoryStep, activation_bits: Mapping[str, int]) -> int:
         """All that must be in RAM while `step` runs, scratch and interpreter included. Fast."""
@@ -148,12 +182,12 @@ class PaperMemory(MemoryModel):
     batch_norm: Literal["icn", "fold"] = "icn"
 
     def __post_init__(self) -> None:
-        for field, legal in (
+        for option, legal in (
             ("weights", ("per_channel", "per_layer")),
             ("batch_norm", ("icn", "fold")),
         ):
-            if getattr(self, field) not in legal:
-                raise TfmixError(f"{field} {getattr(self, field)!r} is not one of {legal}")
+            if getattr(self, option) not in legal:
+                raise TfmixError(f"{option} {getattr(self, option)!r} is not one of {legal}")
 
     @cached_property
     def steps(self) -> tuple[MemoryStep, ...]:
@@ -176,7 +210,7 @@ class PaperMemory(MemoryModel):
         return total
 
     @cached_property
-    def flash_beside_weights(self) -> int:
+    def flash_rest(self) -> int:
         """Exact: it is the same under every policy."""
         any_policy = QuantizationPolicy.uniform(self.graph, FIXED_BITS)
         return self.flash_bytes(any_policy) - self.packed_bytes(any_policy)
@@ -203,8 +237,24 @@ class PaperMemory(MemoryModel):
 # -- as it is deployed --------------------------------------------------------------------------
 
 
-#: Of the vector of a shape in the file: its length, batch, rows, columns, channels.
-_SHAPE_BYTES = 5 * 4
+#: Operators whose variants the bound of FLASH counts; of the others it counts one each.
+_NAMED_OPS = WEIGHTED_OPS | {Op.ADD, Op.AVERAGE_POOL}
+
+
+def _kernel_name(graph: Graph, node: Node) -> tuple[str, int]:
+    """(kernel, bytes at least of each of its variants in the file: a record and its name)."""
+    kernel = node.op.value
+    if node.op is Op.DENSE and graph.hwc(node.inputs[0])[:2] != (1, 1):
+        kernel = Op.CONV2D.value  # applied to every pixel
+    tag = "_a8w8o8_pc" if node.op in WEIGHTED_OPS else "_a8o8"
+    return kernel, 24 + arena.align(len(f"tfmix_{kernel}{tag}") + 1, 4)
+
+
+def _assignments(tensors: Iterable[Tensor]) -> Iterator[dict[Tensor, int]]:
+    """Bits of some tensors, in every combination."""
+    names = dict.fromkeys(tensors)
+    for bits in product(BIT_WIDTHS, repeat=len(names)):
+        yield dict(zip(names, bits, strict=True))
 
 
 @dataclass(frozen=True)
@@ -231,15 +281,46 @@ class DeployedMemory(MemoryModel):
         return self.file_size(policy)
 
     @cached_property
-    def flash_beside_weights(self) -> int:
-        """At 8 bits everywhere each kind of operator occurs in one variant, so that the file names
-        the fewest. Other policies can save only padding of the constants, and vectors of shapes
-        that become equal."""
-        most = QuantizationPolicy.uniform(self.graph, FIXED_BITS)
-        beside = self.file_size(most) - self.packed_bytes(most)
-        padding = (arena.ALIGNMENT - 1) * len(self.graph.weighted_nodes)
-        shapes = {self.graph.tensors[step.output].shape for step in self.steps}
-        return max(0, beside - padding - _SHAPE_BYTES * len(shapes))
+    def flash_items(self) -> tuple[FlashItem, ...]:
+        """The names of the kernel variants in use, and the shapes of packed buffers."""
+        graph = self.graph
+        uses: dict[tuple[str, int, Hashable], list[Mapping[Tensor, int]]] = {}
+        for step in self.steps:
+            node = step.node
+            if node.op in _NAMED_OPS:
+                inputs = [("activations", graph.quantizer_of(tensor)) for tensor in node.inputs]
+                weights = [("weights", node.name)] if node in graph.weighted_nodes else []
+                output = ("activations", graph.quantizer_of(node.output))
+                kernel, size = _kernel_name(graph, node)
+                for bits in _assignments((*inputs, *weights, output)):
+                    # An addition may swap its inputs.
+                    key = sorted(bits[t] for t in inputs), [bits[t] for t in (*weights, output)]
+                    uses.setdefault((kernel, size, str(key)), []).append(bits)
+            if step.output != graph.buffer_of(graph.output):
+                shape = graph.tensors[step.output].shape
+                tensor = ("activations", graph.quantizer_of(step.output))
+                for bits in _assignments((tensor,)):
+                    last = shape[-1] * bits[tensor]
+                    flat = packed_size(math.prod(shape), bits[tensor])
+                    packed = (*shape[:-1], last // 8) if last % 8 == 0 else (flat,)
+                    size = 4 * (2 + len(packed))  # length and batch before it
+                    uses.setdefault(("shape", size, packed), []).append(bits)
+        return tuple(FlashItem(size, tuple(bits)) for (_, size, _), bits in uses.items())
+
+    @cached_property
+    def flash_rest(self) -> int:
+        """What is there at 8 bits everywhere, without what other bits might save.
+
+        Beside the shared items that is only the padding between constants.
+        """
+        policy = QuantizationPolicy.uniform(self.graph, FIXED_BITS)
+        items = sum(item.size for item in self.flash_items if item.is_paid(policy))
+        rest = self.file_size(policy) - self.packed_bytes(policy) - items
+        for node in self.graph.weighted_nodes:
+            most, *fewer = (packed_weight_bytes(self.graph, node, b) for b in reversed(BIT_WIDTHS))
+            if any((most - size) % arena.ALIGNMENT for size in fewer):
+                rest -= arena.ALIGNMENT - 1
+        return max(0, rest - arena.ALIGNMENT)
 
     def ram_bytes(self, policy: QuantizationPolicy) -> int:
         planned = arena.plan(schedule(self.graph, policy.activation_bits)).total

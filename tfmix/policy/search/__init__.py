@@ -5,5 +5,6 @@ from tfmix.policy.search import (  # noqa: F401
     ilp,
     memory,
     random,
+    rl,
     uniform,
 )

@@ -183,7 +183,7 @@ class SearchProblem:
         ):
             return False
         return budget.flash is None or (
-            memory.packed_bytes(policy) + memory.flash_beside_weights <= budget.flash
+            memory.flash_lower_bound(policy) <= budget.flash
             and memory.flash_bytes(policy) <= budget.flash
         )
 

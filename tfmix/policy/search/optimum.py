@@ -13,19 +13,23 @@ costs beyond the sum of its parts. Tensors that share a quantizer share variable
 fixed is a constant. HiGHS solves it to optimality (`scipy.optimize.milp`, gap 0).
 
 Two figures of a deployed network are not linear. What a file holds beside its weights depends a
-little on the bits (names of the kernels in use, padding): the program allows for the least there
-can be, which makes it a relaxation whose optimum bounds that of the true problem. The arena may
-need more than the largest step. Where the optimum of the relaxation does not hold the true budget,
-activation bits that the planner cannot place are excluded one by one, which is exact, and then
-limits are tightened to the true figures until they hold, and relaxed again as far as they do. What
-optimality that may cost is the gap in the proof.
+little on the bits (`MemoryModel.flash_items`, and some padding): the program allows for the least
+there can be, which makes it a relaxation whose optimum bounds that of the true problem. Items that
+nodes share join as products where the optimum without them does not fit and there are few enough.
+The arena may need more than the largest step. Where the optimum of the relaxation still does not
+hold the true budget, activation bits that the planner cannot place are excluded one by one, which
+is exact; then limits are tightened to the true figures until they hold, and relaxed again as far as
+they do. What optimality that may cost is the gap in the proof.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,16 +37,14 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
 from tfmix.errors import TfmixError
+from tfmix.ir.graph import FIXED_BITS
 from tfmix.ir.quant import BIT_WIDTHS
-from tfmix.policy.cost.memory import packed_weight_bytes
+from tfmix.policy.cost.memory import FlashItem, Tensor, packed_weight_bytes
 from tfmix.policy.policy import QuantizationPolicy
 from tfmix.policy.search import memory as rules
 from tfmix.policy.search.base import SearchProblem
 from tfmix.policy.search.enforce import promote
 from tfmix.policy.sensitivity import SensitivityTable
-
-#: A tensor: ("weights", node name) or ("activations", tensor name).
-Tensor = tuple[str, str]
 
 #: Of two policies of equal cost the one with more bits is wanted: having 2 bits everywhere instead
 #: of 8 adds this share of the most that the table can sum up to.
@@ -51,8 +53,9 @@ PREFERENCE = 1e-6
 # Limits of the work. They are counts and not seconds, so that a result does not depend on the
 # machine.
 _NODES_PER_SOLVE = 200_000
-_EXCLUSIONS = 20
+_EXCLUSIONS = 10
 _TIGHTENINGS = 20
+_MOST_USES = 600  # of shared items in FLASH, that a program with them may have
 #: FLASH limits closer than this are not told apart: constants lie at multiples of it in the file.
 _FLASH_RESOLUTION = 16
 
@@ -187,6 +190,9 @@ class _Minimizer:
         self.scale = _SCALE / (most or 1.0)
         self.flash_rows = _flash_rows(problem, tensors)
         self.ram_rows = _ram_rows(problem, tensors)
+        self.exclusions: list[_Row] = []
+        self.items = self.free_items()
+        self.items_in_program: Sequence[FlashItem] = ()
         self.solves = 0
         self.seconds = 0.0
 
@@ -235,31 +241,47 @@ class _Minimizer:
 
     def best_within_budget(self) -> tuple[QuantizationPolicy, float]:
         """(policy, what no policy is below, the preference for more bits included)."""
-        problem, memory = self.problem, self.problem.memory
-        beside = memory.flash_beside_weights if problem.budget.flash is not None else 0
-        bound, excluded = -math.inf, []
-        for _ in range(_EXCLUSIONS):
-            policy, least = self.solve(beside, 0, excluded)
-            if policy is None:
-                break
+        flash = self.problem.budget.flash
+        rest = 0 if flash is None else self.problem.memory.flash_rest
+        bound = -math.inf
+        for items in ((), self.items) if self.items else ((),):
+            self.items_in_program = items
+            policy, least = self.relaxed(rest)
             bound = max(bound, least)
-            if problem.fits(policy):
+            if policy is None:
+                # Nothing fits even the relaxation: the rules say which tensor is in the way.
+                return rules.search(self.problem), bound
+            if self.problem.fits(policy):
                 return policy, bound
-            if self.over_ram(policy) <= 0:
-                break
-            excluded.append({t: bits_of(policy, t) for t in self.costs if t[0] == "activations"})
-        if bound == -math.inf:
-            # Nothing fits even the relaxation: the rules say which tensor is in the way.
-            return rules.search(problem), bound
-        return self.tightened(beside, excluded), bound
+        return self.tightened(rest), bound
 
-    def tightened(self, beside: int, excluded: list[dict[Tensor, int]]) -> QuantizationPolicy:
+    def relaxed(self, rest: int) -> tuple[QuantizationPolicy | None, float]:
+        """The optimum with all the room there can be, of those the planner can place."""
+        policy, bound = self.solve(rest, 0)
+        for _ in range(_EXCLUSIONS):
+            if policy is None or self.problem.fits(policy):
+                break
+            # The arena depends on activation bits alone, FLASH on all: what is excluded is no more
+            # than what is known not to fit.
+            over_ram = self.over_ram(policy) > 0
+            if not over_ram and not self.items_in_program:
+                break
+            together = {
+                (t, bits_of(policy, t)): 1
+                for t in self.costs
+                if t[0] == "activations" or not over_ram
+            }
+            self.exclusions.append(_Row(together, len(together) - 1))
+            policy, bound = self.solve(rest, 0)
+        return policy, bound
+
+    def tightened(self, rest: int) -> QuantizationPolicy:
         """The best that fits of what is found between limits that are too wide and too tight."""
-        problem, memory = self.problem, self.problem.memory
+        problem = self.problem
         found = [rules.search(problem)]
-        too_little, arena_excess = beside, 0
+        too_little, arena_excess = rest, 0
         for _ in range(_TIGHTENINGS):
-            policy, _ = self.solve(beside, arena_excess, excluded)
+            policy, _ = self.solve(rest, arena_excess)
             if policy is None:
                 break
             if problem.fits(policy):
@@ -268,17 +290,42 @@ class _Minimizer:
             if self.over_ram(policy) > 0:
                 arena_excess = max(arena_excess + 1, self.arena_excess(policy))
             else:
-                too_little = beside
-                beside = max(beside + 1, memory.flash_bytes(policy) - memory.packed_bytes(policy))
-        while beside - too_little > _FLASH_RESOLUTION:
-            middle = (beside + too_little) // 2
-            policy, _ = self.solve(middle, arena_excess, excluded)
+                too_little = rest
+                rest = max(rest + 1, problem.memory.flash_bytes(policy) - self.counted(policy))
+        while rest - too_little > _FLASH_RESOLUTION:
+            middle = (rest + too_little) // 2
+            policy, _ = self.solve(middle, arena_excess)
             if policy is not None and problem.fits(policy):
                 found.append(policy)
-                beside = middle
+                rest = middle
             else:
                 too_little = middle
         return min(found, key=self.wanted)
+
+    def free_items(self) -> tuple[FlashItem, ...]:
+        """The shared items, without the tensors that have no choice; none if there are too many."""
+        if self.problem.budget.flash is None:
+            return ()
+        weights, activations = self.start.weight_bits, self.start.activation_bits
+        fixed = {
+            **{("weights", name): bits for name, bits in weights.items()},
+            **{("activations", name): bits for name, bits in activations.items()},
+        }
+        items = []
+        for item in self.problem.memory.flash_items:
+            uses = [
+                {tensor: b for tensor, b in use.items() if tensor in self.costs}
+                for use in item.uses
+                if all(t in self.costs or fixed.get(t, FIXED_BITS) == b for t, b in use.items())
+            ]
+            if uses:
+                items.append(FlashItem(item.size, tuple(uses)))
+        return tuple(items) if sum(len(i.uses) for i in items) <= _MOST_USES else ()
+
+    def counted(self, policy: QuantizationPolicy) -> int:
+        """Bytes of FLASH that the program counts."""
+        items = sum(item.size for item in self.items_in_program if item.is_paid(policy))
+        return self.problem.memory.packed_bytes(policy) + items
 
     def over_ram(self, policy: QuantizationPolicy) -> int:
         """Bytes by which the arena is over the limit."""
@@ -292,26 +339,17 @@ class _Minimizer:
 
     # -- the program ----------------------------------------------------------------------------
 
-    def solve(
-        self, beside: int, arena_excess: int, excluded: Iterable[Mapping[Tensor, int]]
-    ) -> tuple[QuantizationPolicy | None, float]:
+    def solve(self, rest: int, arena_excess: int) -> tuple[QuantizationPolicy | None, float]:
         """(the optimum, its value with the preference); (None, inf) where nothing is feasible.
 
-        beside:        FLASH set aside for what stands beside the weights
+        rest:          FLASH set aside for what the program does not count
         arena_excess:  RAM set aside for what the planner cannot use
-        excluded:      bits that may not occur all together
         """
         begin = time.perf_counter()
-        rows = [row.less(beside) for row in self.flash_rows]
-        rows += [row.less(arena_excess) for row in self.ram_rows]
-        rows += [
-            _Row({(tensor, bits): 1 for tensor, bits in together.items()}, len(together) - 1)
-            for together in excluded
-        ]
         bits: dict[Tensor, int] = {}
         bound = 0.0
-        for tensors, interactions in self.parts():
-            solution = self.solve_part(tensors, rows, interactions)
+        for tensors in self.parts():
+            solution = self.solve_part(tensors, rest, arena_excess)
             self.solves += 1
             if solution is None:
                 bound = math.inf
@@ -321,36 +359,30 @@ class _Minimizer:
         self.seconds += time.perf_counter() - begin
         return (None if math.isinf(bound) else with_bits(self.start, bits)), bound
 
-    def parts(self) -> list[tuple[list[Tensor], list[Interaction]]]:
-        """Weights and activations meet in no constraint: unless they interact, they are two
-        programs."""
+    def parts(self) -> list[list[Tensor]]:
+        """Weights and activations are two programs, unless they interact or share items."""
         tensors = list(self.costs)
-        if any(i.one[0] != i.other[0] for i in self.interactions):
-            return [(tensors, list(self.interactions))]
-        return [
-            (
-                [t for t in tensors if t[0] == kind],
-                [i for i in self.interactions if i.one[0] == kind],
-            )
-            for kind in ("weights", "activations")
-            if any(t[0] == kind for t in tensors)
-        ]
+        if self.items_in_program or any(i.one[0] != i.other[0] for i in self.interactions):
+            return [tensors]
+        parts = [[t for t in tensors if t[0] == kind] for kind in ("weights", "activations")]
+        return [part for part in parts if part]
 
     def solve_part(
-        self, tensors: list[Tensor], rows: list[_Row], interactions: list[Interaction]
+        self, tensors: list[Tensor], rest: int, arena_excess: int
     ) -> tuple[dict[Tensor, int], float] | None:
         """(bits, a lower bound of their value); None where nothing is feasible."""
         program = _Program(tensors)
         for tensor in tensors:
             for bits in BIT_WIDTHS:
-                cost = self.costs[tensor][bits] + self.preference[bits]
-                program.objective[program.variable[tensor, bits]] = cost * self.scale
-        for row in rows:
-            if row.coefficients and next(iter(row.coefficients))[0] in program.tensors:
-                program.add_row(row)
-        for interaction in interactions:
-            program.add_interaction(interaction, self.scale)
-        solution = program.solve()
+                program.add_cost(tensor, bits, self.costs[tensor][bits] + self.preference[bits])
+        for interaction in self.interactions:
+            if interaction.one in program.tensors:
+                program.add_interaction(interaction)
+        for row in self.flash_rows:
+            program.add_row(row.less(rest), self.items_in_program)
+        for row in (*(row.less(arena_excess) for row in self.ram_rows), *self.exclusions):
+            program.add_row(row)
+        solution = program.solve(self.scale)
         if solution is None:
             return None
         return solution[0], solution[1] / self.scale
@@ -418,27 +450,37 @@ class _Program:
             (tensor, bits): index
             for index, (tensor, bits) in enumerate((t, b) for t in tensors for b in BIT_WIDTHS)
         }
-        self.objective = np.zeros(len(self.variable))
-        self.products = 0
+        self._objective = [0.0] * len(self.variable)
         self._entries: list[tuple[int, int, float]] = []
         self._limits: list[tuple[float, float]] = []
         for tensor in tensors:
             self._add({self.variable[tensor, bits]: 1 for bits in BIT_WIDTHS}, 1, 1)
 
-    def add_row(self, row: _Row) -> None:
-        """In units of the greatest common divisor: the limit becomes as tight as it can be."""
-        divisor = math.gcd(*row.coefficients.values()) or 1
-        self._add(
-            {self.variable[key]: value // divisor for key, value in row.coefficients.items()},
-            -np.inf,
-            row.limit // divisor,
-        )
+    def add_cost(self, tensor: Tensor, bits: int, cost: float) -> None:
+        self._objective[self.variable[tensor, bits]] += cost
 
-    def add_interaction(self, interaction: Interaction, scale: float) -> None:
+    def add_row(self, row: _Row, items: Sequence[FlashItem] = ()) -> None:
+        """items: bytes that count in the row where they are paid. Rows of tensors that are not the
+        program's are left out."""
+        if not all(tensor in self.tensors for tensor, _ in row.coefficients):
+            return
+        coefficients = {self.variable[key]: value for key, value in row.coefficients.items()}
+        coefficients |= {self._paid(item): item.size for item in items}
+        # In units of the greatest common divisor the limit becomes as tight as it can be.
+        divisor = math.gcd(*coefficients.values()) or 1
+        self._add({i: c // divisor for i, c in coefficients.items()}, -np.inf, row.limit // divisor)
+
+    def _paid(self, item: FlashItem) -> int:
+        """A variable that is at least 1 where any use is met in full."""
+        paid = self._variable(0.0)
+        for use in item.uses:
+            met = {self.variable[tensor, bits]: 1 for tensor, bits in use.items()}
+            self._add({**met, paid: -1}, -np.inf, len(met) - 1)
+        return paid
+
+    def add_interaction(self, interaction: Interaction) -> None:
         """A product y of two sums u, v of one-hot variables: u + v - 1 <= y <= u, v."""
-        y = len(self.objective)
-        self.products += 1
-        self.objective = np.append(self.objective, interaction.increase * scale)
+        y = self._variable(interaction.increase)
         sides = [
             {self.variable[tensor, b]: -1 for b in BIT_WIDTHS if b <= bits}
             for tensor, bits in (
@@ -450,26 +492,32 @@ class _Program:
             self._add({y: 1, **side}, -np.inf, 0)
         self._add({y: 1, **sides[0], **sides[1]}, -1, np.inf)
 
+    def _variable(self, cost: float) -> int:
+        """A new one in [0, 1], whole wherever the others are."""
+        self._objective.append(cost)
+        return len(self._objective) - 1
+
     def _add(self, coefficients: Mapping[int, float], low: float, high: float) -> None:
         row = len(self._limits)
         self._limits.append((low, high))
         self._entries += [(row, column, value) for column, value in coefficients.items()]
 
-    def solve(self) -> tuple[dict[Tensor, int], float] | None:
-        """(bits, lower bound of the objective); None where nothing is feasible."""
+    def solve(self, scale: float) -> tuple[dict[Tensor, int], float] | None:
+        """(bits, lower bound of the objective times `scale`); None where nothing is feasible."""
         rows, columns, values = (np.array(part) for part in zip(*self._entries, strict=True))
-        shape = len(self._limits), len(self.objective)
+        shape = len(self._limits), len(self._objective)
         matrix = coo_array((values.astype(float), (rows, columns)), shape=shape).tocsr()
         low, high = np.array(self._limits, float).T
-        integrality = np.ones(len(self.objective))
-        integrality[len(self.variable) :] = 0
-        solution = milp(
-            self.objective,
-            integrality=integrality,
-            bounds=Bounds(0, 1),
-            constraints=LinearConstraint(matrix, low, high),
-            options={"mip_rel_gap": 0, "node_limit": _NODES_PER_SOLVE},
-        )
+        integrality = np.zeros(len(self._objective))
+        integrality[: len(self.variable)] = 1
+        with _standard_output_closed():
+            solution = milp(
+                scale * np.array(self._objective),
+                integrality=integrality,
+                bounds=Bounds(0, 1),
+                constraints=LinearConstraint(matrix, low, high),
+                options={"mip_rel_gap": 0, "node_limit": _NODES_PER_SOLVE},
+            )
         if solution.x is None:
             if solution.status == _INFEASIBLE:
                 return None
@@ -479,3 +527,21 @@ class _Program:
             for tensor in self.tensors
         }
         return bits, float(solution.mip_dual_bound)
+
+
+@contextmanager
+def _standard_output_closed() -> Iterator[None]:
+    """HiGHS 1.11 prints a line where it polishes a solution, and no option keeps it from that."""
+    sys.stdout.flush()
+    try:
+        saved = os.dup(1)
+    except OSError:  # there is none
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)

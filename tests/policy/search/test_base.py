@@ -22,7 +22,7 @@ GRAPH = graphs.resnet()
 OPTIONS = {
     "evolutionary": {"population": 6, "generations": 3},
     "random": {"episodes": 10},
-    "rl": {"episodes": 8},
+    "rl": {"episodes": 8, "pin_residuals": False},
 }
 #: Methods that ask nothing of the network.
 ASK_NOTHING = {"memory", "uniform"}

@@ -1,4 +1,4 @@
-"""Networks as `ir.Graph`, built by hand: MobileNetV1, MobileNetV2, ResNet, and small ones.
+"""Networks as `ir.Graph`, built by hand: MobileNets, MNasNet, ResNets, and small ones.
 
 No TensorFlow: what is tested here is structure, and structure is all that a search looks at.
 """
@@ -122,6 +122,40 @@ def mobilenet_v2(alpha: float = 1.0, resolution: int = 224, classes: int = 1000)
                 x = b.add(f"add{block}", skip, x)
             block += 1
     x = b.conv("conv2", x, max(1280, width(1280 * alpha)))
+    x = b.global_average_pool("pool", x)
+    x = b.dense("classifier", x, classes)
+    b.softmax("softmax", x)
+    return b.graph()
+
+
+def mnasnet_a1(resolution: int = 224, classes: int = 1000) -> Graph:
+    """Inverted residuals, some with squeeze and excitation (Tan et al. 2019, figure 7).
+
+    There is no sigmoid and no multiplication among the operators: a sum stands in for the
+    multiplication by the gate, which reads and writes the same bytes, and the sigmoid is left out.
+    """
+    b = GraphBuilder(resolution, resolution, 3)
+    x = b.conv("conv1", "input", 32, kernel=3, stride=2)
+    x = b.conv("project0", b.depthwise("dw0", x), 16, relu=False)
+    block = 1
+    for expansion, kernel, squeeze, channels, repeats, first_stride in [
+        (6, 3, False, 24, 2, 2), (3, 5, True, 40, 3, 2), (6, 3, False, 80, 4, 2),
+        (6, 3, True, 112, 2, 1), (6, 5, True, 160, 3, 2), (6, 3, False, 320, 1, 1),
+    ]:  # fmt: skip
+        for repeat in range(repeats):
+            skip, before = x, b.tensors[x].shape[2]
+            x = b.conv(f"expand{block}", x, before * expansion)
+            x = b.depthwise(f"dw{block}", x, kernel, stride=1 if repeat else first_stride)
+            if squeeze:
+                gate = b.global_average_pool(f"squeeze{block}", x)
+                gate = b.dense(f"reduce{block}", gate, before // 4)
+                gate = b.dense(f"excite{block}", gate, before * expansion)
+                x = b.add(f"gate{block}", x, gate)
+            x = b.conv(f"project{block}", x, channels, relu=False)
+            if repeat > 0:
+                x = b.add(f"add{block}", skip, x)
+            block += 1
+    x = b.conv("conv2", x, 1280)
     x = b.global_average_pool("pool", x)
     x = b.dense("classifier", x, classes)
     b.softmax("softmax", x)

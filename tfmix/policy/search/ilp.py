@@ -19,7 +19,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal
 
-from tfmix.errors import TfmixError
+from tfmix.errors import BudgetError, TfmixError
 from tfmix.ir.graph import Graph
 from tfmix.ir.quant import BIT_WIDTHS
 from tfmix.policy.policy import QuantizationPolicy
@@ -59,7 +59,7 @@ def search(
 
     Asks for "loss" trials, none where a table is given and `refine` is 0 or nothing can measure.
     """
-    rules.search(problem)  # an impossible budget is said before hours of measuring
+    _check_budget(problem)
     small = _measuring_macs(problem) <= MEASURE_MACS
     if refine is None:
         refine = REFINE_TRIALS if small and "loss" in problem.measures else 0
@@ -82,6 +82,24 @@ def search(
         refined, proof = minimise(problem, table, interactions)
         found.setdefault(refined, proof)
     return (yield from _better(problem, meter, table, found))
+
+
+def _check_budget(problem: SearchProblem) -> None:
+    """BudgetError, before hours of measuring, where the budget is impossible."""
+    try:
+        rules.search(problem)
+    except BudgetError:
+        # The rules look at a single policy of fewest bits; by a few bytes another may be smaller.
+        row = dict.fromkeys(BIT_WIDTHS, 0.0)
+        minimise(
+            problem,
+            SensitivityTable(
+                *(
+                    {name: row for kind, name in cuttable(problem) if kind == wanted}
+                    for wanted in ("weights", "activations")
+                )
+            ),
+        )
 
 
 def _check(problem: SearchProblem, sensitivity: Any, refine: int) -> None:

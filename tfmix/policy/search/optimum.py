@@ -278,7 +278,7 @@ class _Minimizer:
     def tightened(self, rest: int) -> QuantizationPolicy:
         """The best that fits of what is found between limits that are too wide and too tight."""
         problem = self.problem
-        found = [rules.search(problem)]
+        found = []
         too_little, arena_excess = rest, 0
         for _ in range(_TIGHTENINGS):
             policy, _ = self.solve(rest, arena_excess)
@@ -300,7 +300,7 @@ class _Minimizer:
                 rest = middle
             else:
                 too_little = middle
-        return min(found, key=self.wanted)
+        return min(found or [rules.search(problem)], key=self.wanted)
 
     def free_items(self) -> tuple[FlashItem, ...]:
         """The shared items, without the tensors that have no choice; none if there are too many."""

@@ -76,24 +76,26 @@ class ModelEvaluator:
         self.model = model
         self.graph = graph_of(model)
         self._seed = seed
-        self._settings = (batch_size, learning_rate, loss_samples, seed)
+        self._settings = {
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "loss_samples": loss_samples,
+            "seed": seed,
+        }
         self._samples = read_samples(data, "validation data", self.graph)
         self._train_samples: Samples | None = None
         self._trainer: _Trainer | None = None
         if train_data is not None:
             self._train_samples = read_samples(train_data, "training data", self.graph)
             self._trainer = _Trainer(model, self._train_samples, batch_size, learning_rate)
-        self._quantized = tf.function(
-            lambda x: model(x, training=False), reduce_retracing=True, autograph=False
-        )
-        float_model = build_float(read(model, unwrap))
-        self._float = tf.function(
-            lambda x: float_model(x, training=False), reduce_retracing=True, autograph=False
-        )
+        self._quantized = self._traced_once(model)
+        self._float = self._traced_once(build_float(read(model, unwrap)))
 
         chosen = chosen_samples(self._samples, loss_samples, seed)
         x, y = self._samples[chosen].x, self._samples.y
-        self._loss_inputs = x
+        self._estimate_inputs = self._samples[
+            chosen_samples(self._samples, min(loss_samples, ESTIMATE_SAMPLES), seed)
+        ].x
         self._measurements: dict[str, _Measurement] = {}
         if y is None:
             outputs = [self._float(batch) for batch in _batches(x, batch_size)]
@@ -127,7 +129,11 @@ class ModelEvaluator:
 
     def estimate(self) -> SensitivityTable:
         """Sensitivities of all tensors from a few backward passes; see `fisher_table`."""
-        return fisher_table(self.model, self._loss_inputs[:ESTIMATE_SAMPLES], seed=self._seed)
+        return fisher_table(self.model, self._estimate_inputs, seed=self._seed)
+
+    def recipe(self) -> dict[str, Any]:
+        """Arguments which, with a copy of the model, make an evaluator that gives the same values."""
+        return {"data": self._samples, "train_data": self._train_samples, **self._settings}
 
     def identity(self) -> str:
         """Equal for evaluators that give the same values: a digest of weights, ranges, statistics,
@@ -143,6 +149,16 @@ class ModelEvaluator:
         network's outputs are not finite."""
         for position, trial in enumerate(trials):
             yield position, self._value(trial)
+
+    def _traced_once(self, network: tf_keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+        shape = self.graph.tensors[self.graph.input].shape
+        signature = [tf.TensorSpec([None, *shape], tf.float32)]
+
+        @tf.function(input_signature=signature, autograph=False)
+        def outputs(x: tf.Tensor) -> tf.Tensor:
+            return network(x, training=False)
+
+        return outputs
 
     def _value(self, trial: Trial) -> float:
         if trial.measure not in self._measurements:

@@ -12,6 +12,13 @@ from tfmix.policy.search.optimum import bits_of
 from tfmix.policy.search.session import SearchSession, run
 from tfmix.policy.sensitivity import SensitivityTable
 
+#: Options that make a search small, of the methods that take long with their defaults.
+SMALL = {
+    "evolutionary": {"population": 6, "generations": 3},
+    "random": {"episodes": 10},
+    "rl": {"episodes": 4, "warm_up": 2, "pin_residuals": False},
+}
+
 
 def random_table(graph, seed=0, share_of_zeros=0.0):
     """Increases of very different size, as real networks have; never more bits, more loss."""

@@ -2,7 +2,7 @@
 
 import graphs
 import pytest
-from fake_network import FakeNetwork
+from fake_network import SMALL, FakeNetwork
 
 import tfmix.policy.search  # noqa: F401  registers all searchers
 from tfmix.budget import Budget
@@ -18,12 +18,6 @@ from tfmix.policy.search.base import (
 
 GRAPH = graphs.resnet()
 
-#: Smaller than by default, where a method takes long.
-OPTIONS = {
-    "evolutionary": {"population": 6, "generations": 3},
-    "random": {"episodes": 10},
-    "rl": {"episodes": 8, "pin_residuals": False},
-}
 #: Methods that ask nothing of the network.
 ASK_NOTHING = {"memory", "uniform"}
 
@@ -41,7 +35,7 @@ def problem(flash=60_000, ram=30_000, pinned=None, measures=("accuracy", "loss")
 
 
 def search(name, problem):
-    return FakeNetwork(GRAPH).search(name, problem, **OPTIONS.get(name, {}))
+    return FakeNetwork(GRAPH).search(name, problem, **SMALL.get(name, {}))
 
 
 @pytest.mark.parametrize("name", searcher_names())

@@ -1,10 +1,15 @@
 """The memory models on figures worked out by hand, and the report."""
 
+import random
+
 import graphs
 import pytest
 
 from tfmix.budget import Budget
 from tfmix.errors import TfmixError
+from tfmix.export.flatbuffer import file_size
+from tfmix.integer.convert import skeleton
+from tfmix.ir.quant import BIT_WIDTHS
 from tfmix.policy.cost import arena
 from tfmix.policy.cost.memory import DeployedMemory, PaperMemory, memory_report
 from tfmix.policy.policy import QuantizationPolicy
@@ -115,6 +120,62 @@ def test_deployed_ram_is_the_planned_arena():
 
 
 # -- report -------------------------------------------------------------------------------------
+
+
+# -- bounds of FLASH ----------------------------------------------------------------------------
+
+
+def random_policy(graph, rng):
+    """Of one to three widths, so that nodes share more or fewer kernel variants."""
+    widths = rng.sample(BIT_WIDTHS, rng.randint(1, 3))
+    policy = eight(graph)
+    return policy.replace(
+        weights={name: rng.choice(widths) for name in policy.weight_bits},
+        activations={
+            tensor: rng.choice(widths)
+            for tensor in policy.activation_bits
+            if tensor not in graph.fixed_tensors
+        },
+    )
+
+
+def odd_network():
+    """A dense layer applied to pixels, channels that fill no byte, max pool, concatenation."""
+    b = graphs.GraphBuilder(9, 7, 3)
+    x = b.conv("conv", "input", 5, kernel=3)
+    y = b.dense("pixels", x, 7)
+    x = b.concatenate("concat", b.max_pool("max", x, kernel=3, stride=1), b.depthwise("dw", y))
+    x = b.add("sum", b.relu("relu", x), x)
+    b.softmax("softmax", b.dense("classifier", b.global_average_pool("pool", x), 10))
+    return b.graph()
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize(
+    ("make", "loose"),
+    [
+        (graphs.resnet, 160),
+        (graphs.mobilenet_v2, 512),
+        (graphs.dense_block, 256),
+        (odd_network, 300),
+    ],
+)
+def test_files_are_never_below_the_bound_and_little_above(make, loose, per_channel):
+    graph = make()
+    memory = DeployedMemory(graph, lambda p: file_size(skeleton(graph, p, per_channel=per_channel)))
+    rng = random.Random(0)
+    for _ in range(40):
+        policy = random_policy(graph, rng)
+        above = memory.flash_bytes(policy) - memory.flash_lower_bound(policy)
+        assert 0 <= above <= loose
+
+
+def test_the_papers_flash_is_its_own_bound():
+    graph = graphs.resnet()
+    memory = PaperMemory(graph)
+    policy = random_policy(graph, random.Random(0))
+    assert memory.flash_lower_bound(policy) == memory.flash_bytes(policy)
+    assert memory.packed_bytes(policy) + memory.flash_rest == memory.flash_bytes(policy)
 
 
 @pytest.mark.parametrize("kind", ["paper", "deployed"])

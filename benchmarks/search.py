@@ -19,10 +19,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -31,6 +30,7 @@ from typing import Any
 import numpy as np
 import tf_keras
 from common import load_cifar10, load_model, machine, require_data
+from records import Records
 
 import tfmix
 from tfmix.policy.search.session import SearchResult
@@ -73,39 +73,6 @@ class Sizes:
 
 FULL = Sizes()
 QUICK = Sizes(1000, 500, 128, (256, 100), agent_episodes=10, random_episodes=4)
-
-
-# -- records ------------------------------------------------------------------------------------
-
-
-class Records:
-    """records.jsonl: one JSON object a line, found by stage, policy, budget and seed."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self._path = folder, folder / "records.jsonl"
-        self._path.touch()
-        text = self._path.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]  # a line without its end was being written
-        os.truncate(self._path, len(whole))
-        self._records = [json.loads(line) for line in whole.splitlines()]
-
-    def all(self, **wanted: Any) -> list[dict[str, Any]]:
-        return [r for r in self._records if all(r[key] == wanted[key] for key in wanted)]
-
-    def find(self, **wanted: Any) -> dict[str, Any] | None:
-        return next(iter(self.all(**wanted)), None)
-
-    def add(self, **record: Any) -> None:
-        with open(self._path, "a") as file:
-            file.write(json.dumps(record) + "\n")
-        self._records.append(record)
-
-    def run(self, make: Callable[[], Mapping[str, Any]], **key: Any) -> None:
-        """Adds what `make` gives under `key`, unless it is there."""
-        if self.find(**key) is None:
-            print("--", ", ".join(f"{name} {value}" for name, value in key.items()), flush=True)
-            self.add(**key, **make(), time=time.strftime("%Y-%m-%d %H:%M:%S"))
 
 
 # -- network and data ---------------------------------------------------------------------------

@@ -70,7 +70,8 @@ def to_tf_keras(model: Any) -> tf_keras.Model:
     problems = conversion.all_problems(converted)
     if problems:
         raise UnsupportedModelError(problems)
-    _verify(_in_float32(model, description) if conversion.reduced else model, converted)
+    original = _in_float32(model, description) if conversion.reduced else model
+    _verify(original, converted, conversion.tensors)
     return converted
 
 
@@ -257,11 +258,16 @@ class _StandIn(tf_keras.layers.Layer):
 
 
 class _Conversion:
-    """Converts one model. `reduced`: the original computes, or stores, in another dtype."""
+    """Converts one model.
+
+    reduced: the original computes, or stores, in another dtype.
+    tensors: what each layer of the model, not of nested ones, gives; of one tensor each.
+    """
 
     def __init__(self) -> None:
         self.problems: list[str] = []
         self.reduced = False
+        self.tensors: dict[str, Any] = {}
         self._copies: list[tuple[Any, tf_keras.layers.Layer]] = []
         self._explained: list[str] = []  # layers whose stand-ins the reader need not refuse again
 
@@ -328,6 +334,12 @@ class _Conversion:
             [tensors[tensor] for tensor in _histories(config[key])]
             for key in ("input_layers", "output_layers")
         )
+        # Nested models come to their end before the model does, which has the last word.
+        self.tensors = {
+            name: tensor
+            for (name, _, _), tensor in tensors.items()
+            if sum(other == name for other, _, _ in tensors) == 1
+        }
         return tf_keras.Model(inputs, outputs, name=_valid_name(config["name"]))
 
     def _input(self, entry: Description, name: str) -> Any:
@@ -388,16 +400,10 @@ class _Layer:
                 problems.add(f"tf_keras cannot call it: {first_line(error)}")
                 self._conversion.explain(problems)
                 self._made = _Unmade(self._entry, self._original)
-        shapes = [shape or tuple(inputs[0].shape) for shape in self._live_shapes(shapes)]
+        if shapes == [None] and _output_of(self._original) is not None:
+            shapes = [tuple(_output_of(self._original).shape)]
+        shapes = [shape or tuple(inputs[0].shape) for shape in shapes]
         return tf.nest.flatten(self._made.stand_in(shapes, self._valid_name)(x))
-
-    def _live_shapes(self, shapes: list[Any]) -> list[Any]:
-        if shapes != [None] or self._original is None:
-            return shapes
-        try:
-            return [tuple(self._original.output.shape)]
-        except (AttributeError, ValueError):  # called more than once, or not at all
-            return shapes
 
     def _make(self, inputs: list[Any], args: list[Any]) -> Any:
         """A layer or model of tf_keras, or _Unmade."""
@@ -467,6 +473,11 @@ def _valid_names(names: Iterable[str]) -> dict[str, str]:
             valid += "_"
         chosen[name] = valid
     return chosen
+
+
+def _output_of(layer: Any) -> Any:
+    """What a Keras 3 layer gives; None if it is called more than once, or not at all."""
+    return layer.output if len(getattr(layer, "_inbound_nodes", ())) == 1 else None
 
 
 def _is_symbolic(value: Any) -> bool:
@@ -581,25 +592,41 @@ def _in_float32(model: Any, description: Description) -> Any:
     return twin
 
 
-def _verify(model: Any, converted: tf_keras.Model) -> None:
-    """Compares outputs on random inputs."""
+def _verify(model: Any, converted: tf_keras.Model, tensors: Mapping[str, Any]) -> None:
+    """Compares the outputs of layers and model on random inputs.
+
+    tensors: the outputs in tf_keras of layers that are called once, by their names in Keras 3. The
+    layers tell where a difference begins, and show one where the model's outputs hardly depend on
+    its inputs, as before training.
+    """
     import keras
 
-    batch = model.inputs[0].shape[0] or 2
-    shape = (batch, *converted.input_shape[1:])
+    outputs = {
+        layer.name: _output_of(layer)
+        for layer in getattr(model, "operations", model.layers)
+        if layer.name in tensors
+    }
+    names = [name for name, output in outputs.items() if output is not None]
+    original_layers = keras.Model(model.inputs, [outputs[name] for name in names])
+    layers = tf_keras.Model(converted.inputs, [tensors[name] for name in names])
+
+    shape = (model.inputs[0].shape[0] or 2, *converted.input_shape[1:])
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     structure = getattr(model, "input", model.inputs[0])  # it may be a dictionary
     inputs = keras.tree.map_structure(lambda _: x, structure)
-    expected = keras.tree.flatten(model(inputs, training=False))[0]
-    expected = np.asarray(keras.ops.convert_to_numpy(expected))
-    found = np.asarray(converted(x, training=False))
-    allowed = TOLERANCE * float(np.ptp(expected)) + 1e-6 * float(np.abs(expected).max())
-    difference = float(np.abs(found - expected).max())
-    if not difference <= allowed:
-        raise UnsupportedModelError(
-            [
-                f"{converted.name}: converted from Keras 3, its outputs on random inputs differ by "
-                f"up to {difference:.3g}, allowed: {allowed:.3g}; is a function or class of your "
-                "own in place of one of Keras's?"
-            ]
-        )
+    expected = keras.tree.flatten(
+        (original_layers([x], training=False), model(inputs, training=False))
+    )
+    found = tf.nest.flatten((layers(x, training=False), converted(x, training=False)))
+    for name, a, b in zip([*names, converted.name], expected, found, strict=True):
+        a, b = np.asarray(keras.ops.convert_to_numpy(a)), np.asarray(b)
+        allowed = TOLERANCE * float(np.ptp(a)) + 1e-6 * float(np.abs(a).max())
+        difference = float(np.abs(a - b).max())
+        if not difference <= allowed:
+            raise UnsupportedModelError(
+                [
+                    f"{name}: converted from Keras 3, its outputs on random inputs differ by up to "
+                    f"{difference:.3g}, allowed: {allowed:.3g}; is a function or class of your "
+                    "own in place of one of Keras's?"
+                ]
+            )

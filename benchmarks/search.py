@@ -8,7 +8,7 @@ there are skipped, so that it can be stopped at any point and go on later:
     .venv/bin/python benchmarks/search.py tune --out DIR       their accuracy after --epochs
     .venv/bin/python benchmarks/search.py report --out DIR     the tables of RESULTS.md
 
-Searches see 3,048 of the 50,000 training images: 2,048 to train each episode on, 1,000 to measure
+Searches see 1,524 of the 50,000 training images: 1,024 to train each episode on, 500 to measure
 with; accuracies in the tables are of the 5,000 of the dev set, which no search sees.
 --methods, --budgets and --seeds choose some of the runs; --quick runs all of it in minutes, to
 see that it runs.
@@ -64,7 +64,7 @@ class Sizes:
     train: int | None = None
     test: int | None = None
     calibration: int = 1024
-    proxy: tuple[int, int] = (2048, 1000)
+    proxy: tuple[int, int] = (1024, 500)
     proxy_batch: int = 64
     agent_episodes: int | None = None
     random_episodes: int = 60

@@ -28,11 +28,16 @@ from tfmix.errors import (
     UnsupportedModelError,
 )
 from tfmix.export.delegate import delegate_path, interpreter
+from tfmix.fakequant import callbacks
 from tfmix.fakequant.apply import get_policy, set_policy
 from tfmix.fakequant.batch_norm import reestimate_batch_norm
 from tfmix.fakequant.bias_correction import correct_bias
-from tfmix.fakequant.calibrate import calibrate
 from tfmix.fakequant.data import proxy
+from tfmix.fakequant.distill import Distiller
+from tfmix.fakequant.equalize import equalize
+from tfmix.fakequant.finetune import Finetuned, finetune
+from tfmix.fakequant.post_training import calibrate
+from tfmix.fakequant.rounding import learn_rounding
 from tfmix.integer.compare import compare
 from tfmix.integer.inference import IntegerModel
 from tfmix.policy.policy import QuantizationPolicy
@@ -47,6 +52,8 @@ __all__ = [
     "CalibrationError",
     "ConversionError",
     "ConversionWarning",
+    "Distiller",
+    "Finetuned",
     "FormatError",
     "IntegerModel",
     "PolicySearch",
@@ -56,16 +63,20 @@ __all__ = [
     "UnsupportedModelError",
     "__version__",
     "calibrate",
+    "callbacks",
     "check",
     "compare",
     "convert",
     "correct_bias",
     "delegate_path",
+    "equalize",
     "export",
     "export_c",
     "export_resolver",
+    "finetune",
     "get_policy",
     "interpreter",
+    "learn_rounding",
     "load",
     "memory_report",
     "plot_policy",

@@ -19,7 +19,7 @@ from tfmix.fakequant._tfmot import (
     quantize_apply,
 )
 from tfmix.fakequant.quantizers import ACTIVATION_QUANTIZERS, FLOAT_BITS, WEIGHT_QUANTIZERS
-from tfmix.fakequant.rebuild import build_float, free_name
+from tfmix.fakequant.rebuild import build_float, float32_policy, free_name
 from tfmix.fakequant.scheme import (
     PREFIX,
     MixedPrecisionConfig,
@@ -68,8 +68,10 @@ def apply(
     def annotate(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
         return quantize_annotate_layer(layer) if layer.name in configs else layer
 
-    annotated = tf_keras.models.clone_model(model, clone_function=annotate)
-    qmodel = _as_loaded(quantize_apply(annotated, MixedPrecisionScheme(configs), PREFIX))
+    with float32_policy():
+        annotated = tf_keras.models.clone_model(model, clone_function=annotate)
+        wrapped = quantize_apply(annotated, MixedPrecisionScheme(configs), PREFIX)
+    qmodel = _as_loaded(wrapped, _training_dtype())
     init_ranges(qmodel)
     return qmodel
 
@@ -105,18 +107,31 @@ def _plan(
     return {name: MixedPrecisionConfig(**settings) for name, settings in parts.items()}
 
 
-def _as_loaded(model: tf_keras.Model) -> tf_keras.Model:
+def _training_dtype() -> str:
+    """The policy that layers are to train in: the one switched on, if its weights are float32."""
+    policy = tf_keras.mixed_precision.global_policy()
+    return policy.name if policy.variable_dtype == "float32" else "float32"
+
+
+def _as_loaded(model: tf_keras.Model, dtype: str) -> tf_keras.Model:
     """The same model as if loaded from a file: a `QuantizedLayer` for each of tfmot's wrappers.
 
     A tfmot wrapper lists its variables in one order around a layer that was built before, and in
     another around one built with it, as when a file is loaded; weights are stored by order. So the
     model is made anew from its configuration here: then it and all that is loaded agree.
+
+    dtype: policy of its layers; those that give the outputs, and the input, stay in float32.
     """
     config = model.get_config()
+    outputs = {name for name, *_ in config["output_layers"]}
     for layer in config["layers"]:
+        inner = layer
         layer.pop("build_config", None)
         if layer["class_name"] == QuantizeWrapperV2.__name__:
-            layer["config"]["layer"].pop("build_config", None)
+            inner = layer["config"]["layer"]
+            inner.pop("build_config", None)
+        if layer["name"] not in outputs and layer["class_name"] != "InputLayer":
+            inner["config"]["dtype"] = dtype
     ours = {QuantizeWrapperV2.__name__: QuantizedLayer}
     fresh = tf_keras.Model.from_config(config, custom_objects=ours)
     for old, new in zip(model.layers, fresh.layers, strict=True):
@@ -216,8 +231,8 @@ def get_policy(model: tf_keras.Model) -> QuantizationPolicy:
     require_quantized(model)
     quantizers = quantizers_of(model)
     return QuantizationPolicy(
-        {name: int(q.variables["bits"]) for name, q in quantizers.weights.items()},
-        {name: int(q.variables["bits"]) for name, q in quantizers.activations.items()},
+        {name: int(q.variables["bits"].numpy()) for name, q in quantizers.weights.items()},
+        {name: int(q.variables["bits"].numpy()) for name, q in quantizers.activations.items()},
     )
 
 
@@ -244,7 +259,7 @@ def float_activations(model: tf_keras.Model) -> Iterator[None]:
     Nothing is retraced. Bits set in between are lost: those of before come back.
     """
     bits = [bound.variables["bits"] for bound in quantizers_of(model).activations.values()]
-    before = [int(variable) for variable in bits]
+    before = [int(variable.numpy()) for variable in bits]
     try:
         for variable in bits:
             variable.assign(FLOAT_BITS)

@@ -7,6 +7,8 @@ the graph it was built from.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -61,12 +63,24 @@ def free_name(graph: Graph, name: str) -> str:
     return name
 
 
+@contextmanager
+def float32_policy() -> Iterator[None]:
+    """Inside, new layers compute in float32, whatever the user's mixed-precision policy."""
+    before = tf_keras.mixed_precision.global_policy()
+    tf_keras.mixed_precision.set_global_policy("float32")
+    try:
+        yield
+    finally:
+        tf_keras.mixed_precision.set_global_policy(before)
+
+
 def build_float(network: KerasNetwork, input_carrier: str | None = None) -> tf_keras.Model:
-    """A float model with the network's weights. The network's layers are copied, not shared.
+    """A float32 model with the network's weights. The network's layers are copied, not shared.
 
     input_carrier: name of an identity layer to put behind the input, or None for no such layer.
     """
-    return _Builder(network).build(input_carrier)
+    with float32_policy():
+        return _Builder(network).build(input_carrier)
 
 
 class _Builder:
@@ -212,5 +226,6 @@ def _like(original: Any, kind: type, settings: dict[str, Any]) -> _layers.Layer:
     if type(original) is not kind:
         return kind(**settings)
     config = original.get_config()
-    config.pop("batch_input_shape", None)
+    for own in ("batch_input_shape", "dtype"):
+        config.pop(own, None)
     return kind.from_config({**config, **settings})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
+import tensorflow as tf
 import tf_keras
 
 from tfmix.fakequant._tfmot import (
@@ -28,7 +30,24 @@ class QuantizedLayer(QuantizeWrapperV2):
     always built by its first call, never from a stored shape: so its variables come in one order,
     by which weights are stored, and under names that begin with its own, by which `.h5` files
     store the optimizer. And where the layer is frozen, so are its kernel and its range.
+
+    Under mixed precision the wrapper computes in float32, the layer inside in its own type: the
+    grid of 8-bit weights is finer than float16.
     """
+
+    def __init__(self, layer: Any, quantize_config: QuantizeConfig, **kwargs: Any):
+        super().__init__(
+            layer, quantize_config, **{**kwargs, "dtype": "float32", "autocast": False}
+        )
+
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        quantized = [q(w, training, weights=variables) for w, q, variables in self._weight_vars]
+        self.quantize_config.set_quantize_weights(self.layer, quantized)
+        takes_training = "training" in signature(self.layer.call).parameters
+        y = self.layer(inputs, **({"training": training} if takes_training else {}))
+        if not self._output_quantizers:
+            return y
+        return self._output_quantizers[0](y, training, weights=self._output_quantizer_vars)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -79,7 +98,7 @@ class MixedPrecisionConfig(QuantizeConfig):
 
     def set_quantize_weights(self, layer: Any, quantize_weights: list) -> None:
         if quantize_weights:
-            setattr(layer, self.kernel, quantize_weights[0])
+            setattr(layer, self.kernel, tf.cast(quantize_weights[0], layer.compute_dtype))
 
     def set_quantize_activations(self, layer: Any, quantize_activations: list) -> None:
         pass

@@ -257,7 +257,7 @@ def _integer_weights(
         bits, per_channel = _ONES_BITS, False
         scale, zero_point = np.ones(1), np.zeros(1, np.int64)
     else:
-        bits = check_bits(int(bound.variables["bits"]), node.name)
+        bits = check_bits(int(bound.variables["bits"].numpy()), node.name)
         per_channel = bound.quantizer.per_channel
         parts = bound.quantizer.quantize(bound.kernel, bound.variables)
         q, scale, zero_point = (part.numpy() for part in parts)

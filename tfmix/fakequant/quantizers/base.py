@@ -188,12 +188,12 @@ class RangeQuantizer(Quantizer):
         Raises CalibrationError naming the tensor where no range is known, or one is not finite;
         TfmixError where it is not quantized now.
         """
-        if not int(variables["calibrated"]):
+        if not int(variables["calibrated"].numpy()):
             raise CalibrationError(
                 f"{name}: the range of this activation is not known; pass calibration_data to "
                 "quantize_model, call tfmix.calibrate, or train the model with fit"
             )
-        bits = check_bits(int(variables["bits"]), name)
+        bits = check_bits(int(variables["bits"].numpy()), name)
         low, high = (limit[BIT_WIDTHS.index(bits)] for limit in self.ranges(variables))
         if not np.isfinite([low, high]).all():
             raise CalibrationError(

@@ -192,6 +192,27 @@ def test_a_list_of_all_that_is_the_users_own(build, name, tmp_path):
     assert list(error.value.problems) == problems
 
 
+class _Own(tf_keras.Model):
+    def call(self, x):
+        return x
+
+
+class _Own3(keras.Model):
+    def call(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(_Own, "model.keras"), (_Own, "saved_model"), (_Own3, "model.keras")]
+)
+def test_a_subclassed_model(kind, name, tmp_path):
+    model = kind(name="own")
+    model(np.zeros((1, 8, 9, 3), np.float32))
+    model.save(tmp_path / name)
+    (problem,) = tfmix.check(tmp_path / name)
+    assert "a subclassed model; only Sequential and functional models can be read" in problem
+
+
 def _weights_only(path: Path) -> Path:
     small_keras3().save_weights(path / "model.weights.h5")
     return path / "model.weights.h5"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +12,9 @@ from tfmix.fakequant.apply import require_quantized
 from tfmix.fakequant.calibrate import MAX_SAMPLES, inputs_from
 from tfmix.fakequant.layerwise import (
     Layerwise,
-    LiveTensors,
     float_layers,
     gain_of,
-    in_batches,
+    walk,
 )
 from tfmix.ir.graph import Node
 
@@ -78,21 +75,21 @@ class BiasCorrection:
         self._layers = Layerwise(model)
         self._x = inputs_from(data, self._layers.graph, samples)
         source = float_layers(model, reference)
-        self._means = {node.name: _channel_means(y) for node, y in _walk(source, self._x)}
+        self._means = {node.name: _channel_means(y) for node, y in walk(source, self._x)}
         self._offsets = {
             node.name: (variable, variable.numpy())
             for node in self._layers.graph.nodes
-            if (variable := _offset(self._layers, node)) is not None
+            if (variable := offset_variable(self._layers, node)) is not None
         }
 
     def correct(self) -> tuple[str, ...]:
         """Corrects the model at the bits now set; returns the names of the layers corrected."""
         self.undo()
         layers = self._layers
-        for node, y in _walk(layers, self._x):
+        for node, y in walk(layers, self._x):
             if node.name in self._offsets:
                 error = self._means[node.name] - _channel_means(y)
-                y += _shift(layers, node, self._offsets[node.name][0], error)
+                y += shift_output(layers, node, error)
         return tuple(self._offsets)
 
     def undo(self) -> None:
@@ -101,42 +98,31 @@ class BiasCorrection:
             variable.assign(value)
 
 
-def _walk(layers: Layerwise, x: np.ndarray) -> Iterator[tuple[Node, np.ndarray]]:
-    """Each node in order and its output before the ReLU, [n, ..., channels]; what the caller makes
-    of that array is what the nodes after it see."""
-    graph = layers.graph
-    tensors = LiveTensors(graph, in_batches(partial(layers.quantize, graph.input), [x]))
-    for node in graph.nodes:
-
-        def linear(*inputs: Any, node: Node = node) -> tf.Tensor:
-            return layers.normalize(node, layers.compute(node, *inputs))
-
-        y = in_batches(linear, tensors.inputs_of(node))
-        yield node, y
-        tensors.put(node.output, in_batches(partial(layers.finish, node), [y]))
-
-
 def _channel_means(y: np.ndarray) -> np.ndarray:
     """float64 [channels]."""
     return y.mean(tuple(range(y.ndim - 1)), dtype=np.float64)
 
 
-def _offset(layers: Layerwise, node: Node) -> tf.Variable | None:
-    """The variable that is added to a node's output, or None."""
+def offset_variable(layers: Layerwise, node: Node) -> tf.Variable | None:
+    """The variable that a shift of the node's output goes into, or None where it has none."""
     batch_norm = layers.batch_norm_layer(node)
     if batch_norm is not None:
         return batch_norm.moving_mean if batch_norm.beta is None else batch_norm.beta
     return layers.bias(node) if node.use_bias else None
 
 
-def _shift(layers: Layerwise, node: Node, variable: tf.Variable, shift: np.ndarray) -> np.ndarray:
-    """Moves a node's output by `shift` [channels]; returns the shift there was, float32."""
-    batch_norm = layers.batch_norm_layer(node)
-    if batch_norm is None or variable is batch_norm.beta:
-        variable.assign_add(shift)
-        return shift.astype(np.float32)
-    gain = gain_of(batch_norm).numpy()
-    # A gamma of zero leaves a constant, which quantization does not move.
-    moved = np.where(np.abs(gain) > _LEAST_GAIN, shift, 0)
-    variable.assign_sub(moved / np.where(moved == 0, 1, gain))
-    return moved.astype(np.float32)
+def shift_output(layers: Layerwise, node: Node, shift: np.ndarray) -> np.ndarray:
+    """Moves the output of a node with an `offset_variable`; returns the shift there was, float32.
+
+    shift: [channels], of the output before the ReLU. Where batch norm has no beta and a gamma of
+    zero the channel is a constant, which cannot be moved, nor is it by quantization.
+    """
+    variable, batch_norm = offset_variable(layers, node), layers.batch_norm_layer(node)
+    moved = np.asarray(shift, np.float32)
+    if batch_norm is None or batch_norm.beta is not None:
+        variable.assign_add(moved)
+    else:
+        gain = gain_of(batch_norm).numpy()
+        moved = np.where(np.abs(gain) > _LEAST_GAIN, moved, 0)
+        variable.assign_sub(moved / np.where(moved == 0, 1, gain))
+    return moved

@@ -12,7 +12,7 @@ import tensorflow as tf
 import tf_keras
 
 from tfmix.errors import CalibrationError
-from tfmix.fakequant.apply import quantizers_of, require_quantized, unwrap
+from tfmix.fakequant.apply import quantizers_of, unwrap
 from tfmix.fakequant.quantizers import mse_ranges
 from tfmix.fakequant.rebuild import build_float
 from tfmix.frontend.keras import read
@@ -29,26 +29,16 @@ _REMEMBERED = 8
 _remembered: weakref.WeakKeyDictionary[tf_keras.Model, np.ndarray] = weakref.WeakKeyDictionary()
 
 
-def calibrate(model: tf_keras.Model, data: Any, *, seed: int = 0) -> None:
+def set_ranges(model: tf_keras.Model, data: Any, seed: int) -> None:
     """Sets the activation ranges of a fake-quant model from `data`.
 
     For each tensor and each bit-width the range of least mean squared error is taken, from the
     float network's values; logits take the range that changes their softmax least, the input keeps
     its full range.
 
-    Args:
-      data: inputs as the network takes them: an array [n, ...], a tf.data.Dataset or any iterable
-        of batches; labels beside the inputs are ignored. Up to 1,024 samples are used.
-      seed: chooses which values of large tensors are looked at.
-
-    Raises CalibrationError where the data is empty, of a wrong shape, or not finite.
+    data: see `batches`; up to 1,024 samples are used. seed: chooses which values of large tensors
+    are looked at. CalibrationError where the data is empty, of a wrong shape, or not finite.
     """
-    require_quantized(model)
-    set_ranges(model, data, seed)
-
-
-def set_ranges(model: tf_keras.Model, data: Any, seed: int) -> None:
-    """As `calibrate`, for a model known to be fake-quant."""
     network, quantizers = read(model, unwrap), quantizers_of(model)
     graph = network.graph
     logits = _logits(graph)
@@ -166,7 +156,11 @@ def inputs_from(data: Any, graph: Graph, samples: int = MAX_SAMPLES) -> np.ndarr
 
 
 def batches(data: Any, graph: Graph, samples: int = MAX_SAMPLES) -> Iterator[np.ndarray]:
-    """Float32 batches [<= 32, *input shape] of up to `samples` inputs, each one checked."""
+    """Float32 batches [<= 32, *input shape] of up to `samples` inputs, each one checked.
+
+    data: inputs as the network takes them: an array [n, ...], a tf.data.Dataset or any iterable of
+    batches; labels beside the inputs are ignored.
+    """
     shape = graph.tensors[graph.input].shape
     taken = 0
     for chunk in _chunks(data):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,17 @@ class Layerwise:
         fake_quant = is_quantized(model)
         self.network = read(model, unwrap) if fake_quant else read(model)
         self.graph: Graph = self.network.graph
-        bound = quantizers_of(model) if fake_quant else Quantizers({}, {})
-        self._kernels = {name: b.kernel for name, b in bound.weights.items()}
-        self.quantizers = bound if quantized else Quantizers({}, {})
+        #: All quantizers of the model, and those at work.
+        self.bound = quantizers_of(model) if fake_quant else Quantizers({}, {})
+        self.quantizers = self.bound if quantized else Quantizers({}, {})
 
     def run(self, node: Node, *inputs: Any) -> tf.Tensor:
         """The node's output tensor, quantized, from its input tensors."""
-        return self.finish(node, self.normalize(node, self.compute(node, *inputs)))
+        return self.finish(node, self.linear(node, *inputs))
+
+    def linear(self, node: Node, *inputs: Any, kernel: Any = None) -> tf.Tensor:
+        """The node's output before its ReLU; kernel: in place of the node's own."""
+        return self.normalize(node, self.compute(node, *inputs, kernel=kernel))
 
     # -- the three steps of a node ------------------------------------------------------------
 
@@ -93,8 +98,8 @@ class Layerwise:
         bound = self.quantizers.weights.get(node.name)
         if bound is not None:
             return bound.quantizer(bound.kernel, False, bound.variables)
-        kernel = self._kernels.get(node.name)
-        return self.network.weights[node.name].kernel if kernel is None else kernel
+        bound = self.bound.weights.get(node.name)
+        return self.network.weights[node.name].kernel if bound is None else bound.kernel
 
     def bias(self, node: Node) -> Any:
         """The bias of a weighted node: the variable, if its layer has the node's name; or None."""
@@ -200,3 +205,14 @@ def in_batches(function: Callable[..., Any], arrays: Sequence[np.ndarray]) -> np
         for start in range(0, len(arrays[0]), _BATCH)
     ]
     return np.concatenate(parts)
+
+
+def walk(layers: Layerwise, x: np.ndarray) -> Iterator[tuple[Node, np.ndarray]]:
+    """Each node in order and its output before the ReLU, [n, ..., channels]; what the caller makes
+    of that array is what the nodes after it see."""
+    graph = layers.graph
+    tensors = LiveTensors(graph, in_batches(partial(layers.quantize, graph.input), [x]))
+    for node in graph.nodes:
+        y = in_batches(partial(layers.linear, node), tensors.inputs_of(node))
+        yield node, y
+        tensors.put(node.output, in_batches(partial(layers.finish, node), [y]))

@@ -18,7 +18,7 @@ import tf_keras
 
 from tfmix.budget import Budget
 from tfmix.errors import TfmixError
-from tfmix.fakequant.apply import float_activations, set_policy
+from tfmix.fakequant.apply import quantizers_of, set_policy
 from tfmix.fakequant.evaluate import bits_of, digest_of, restored
 from tfmix.fakequant.quantizers import FLOAT_BITS
 from tfmix.policy.policy import QuantizationPolicy
@@ -52,7 +52,7 @@ class PolicySearch(tf_keras.callbacks.Callback):
     in each run: `tfmix.proxy` gives such data; arrays, which `fit` shuffles, do not.
 
     Args:
-      method: a search method whose trials ask for accuracy: "rl", "random", "evolutionary".
+      method: a search method whose trials ask for accuracy alone: "rl", "random".
       budget: FLASH and RAM to fit, or None for no limit.
       journal: a file that keeps each episode's accuracy; the same search with the same journal
         goes on where it ended, however it ended.
@@ -118,7 +118,7 @@ class PolicySearch(tf_keras.callbacks.Callback):
             seed=self.seed,
         )
         model.optimizer.build(model.trainable_variables)  # so that its slots can be restored
-        self._state = [*model.variables, *model.optimizer.variables]
+        self._state = [(v, tf.identity(v)) for v in (*model.variables, *model.optimizer.variables)]
         self._session = SearchSession(
             self.method,
             problem,
@@ -128,35 +128,32 @@ class PolicySearch(tf_keras.callbacks.Callback):
             wrap=_with_float_accuracy,
         )
         self._progress = PrintProgress() if self.verbose else None
-        self._interrupted = False
-        self._episode: contextlib.ExitStack | None = None
-        self._fit = contextlib.ExitStack()
-        self._fit.enter_context(_interrupts(self._interrupt, model))
         self._writer = None
         if self.log_dir is not None:
             self._writer = tf.summary.create_file_writer(os.fspath(self.log_dir))
-            self._fit.callback(self._writer.close)
+        self._number: int | None = None  # of the trial that this epoch is
+        self._interrupted = False
+        self._leave_interrupts = _take_interrupts(self._interrupt, model)
         self._check_epochs()
         model.stop_training = self._session.done
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self._session.done:
             return
-        with self._closed_on_error():
+        with self._closing_on_error():
             self._number, trial = next(
                 (number, trial) for number, trial in self._session.trials if not _is_float(trial)
             )
-            self._episode = self._fit.enter_context(contextlib.ExitStack())
-            self._episode.enter_context(restored(self._state))
             set_policy(self.model, trial.policy)
             if trial.float_activations:
-                self._episode.enter_context(float_activations(self.model))
+                for bound in quantizers_of(self.model).activations.values():
+                    bound.variables["bits"].assign(FLOAT_BITS)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        if self._episode is None:
+        if self._number is None:
             return
-        with self._closed_on_error():
-            self._episode.close()
+        with self._closing_on_error():
+            self._restore()
             if self._interrupted:
                 return
             accuracy = self._monitored(logs or {})
@@ -169,7 +166,7 @@ class PolicySearch(tf_keras.callbacks.Callback):
                 self.model.stop_training = True
 
     def on_train_end(self, logs: Any = None) -> None:
-        self._fit.close()
+        self._close()
         result = self.result
         set_policy(self.model, result.policy)
         if self.verbose:
@@ -181,7 +178,7 @@ class PolicySearch(tf_keras.callbacks.Callback):
         """Of all that accuracies depend on but the data, which a callback does not get to see."""
         bits = {id(variable) for variable in bits_of(self.model)}
         optimizer = json.dumps(self.model.optimizer.get_config(), sort_keys=True, default=str)
-        digest = digest_of(v.numpy() for v in self._state if id(v) not in bits)
+        digest = digest_of(value.numpy() for v, value in self._state if id(v) not in bits)
         return f"{digest} {optimizer} {self.monitor}"
 
     def _check_epochs(self) -> None:
@@ -237,13 +234,24 @@ class PolicySearch(tf_keras.callbacks.Callback):
         self._interrupted = True
         self.model.stop_training = True
 
+    def _restore(self) -> None:
+        """Gives the model the weights, statistics, bits and optimizer it had when `fit` began."""
+        for variable, value in self._state:
+            variable.assign(value)
+
+    def _close(self) -> None:
+        self._restore()
+        self._leave_interrupts()
+        if self._writer is not None:
+            self._writer.close()
+
     @contextlib.contextmanager
-    def _closed_on_error(self) -> Iterator[None]:
-        """`fit` calls nothing more after an error: the model gets its weights back here."""
+    def _closing_on_error(self) -> Iterator[None]:
+        """`fit` calls nothing more after an error."""
         try:
             yield
         except BaseException:
-            self._fit.close()
+            self._close()
             raise
 
 
@@ -268,7 +276,7 @@ def _with_float_accuracy(method: Searcher) -> Searcher:
             first = tuple(next(steps))
         except StopIteration as stop:
             return stop.value
-        *values, accuracy = yield [*first, _float_trial(problem)]
+        accuracy, *values = yield [_float_trial(problem), *first]
         steps = method(replace(problem, float_accuracy=accuracy), **options)
         if tuple(next(steps)) != first:
             raise TypeError("the first trials of a search must not depend on float_accuracy")
@@ -302,12 +310,13 @@ def _write_scalar(name: str, value: float) -> None:
 # -- Ctrl-C -------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _interrupts(interrupt: Callable[[], None], model: tf_keras.Model) -> Iterator[None]:
-    """Inside, the first Ctrl-C calls `interrupt`; a second one does what it did before."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are none of this thread's business
-        return
+def _take_interrupts(interrupt: Callable[[], None], model: tf_keras.Model) -> Callable[[], None]:
+    """From now on the first Ctrl-C within `model.fit` calls `interrupt`, a second one does what it
+    did before. Returns the function that undoes this."""
+    before = signal.getsignal(signal.SIGINT)
+    before = getattr(before, "before", before)  # one of ours is left where an error has ended fit
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        return lambda: None  # signals are the main thread's business
 
     def handle(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, before)
@@ -318,8 +327,10 @@ def _interrupts(interrupt: Callable[[], None], model: tf_keras.Model) -> Iterato
         else:
             interrupt()
 
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def undo() -> None:
+        if signal.getsignal(signal.SIGINT) is handle:
+            signal.signal(signal.SIGINT, before)
+
+    handle.before = before
+    signal.signal(signal.SIGINT, handle)
+    return undo

@@ -52,7 +52,7 @@ PREFERENCE = 1e-6
 
 # Limits of the work. They are counts and not seconds, so that a result does not depend on the
 # machine.
-_NODES_PER_SOLVE = 200_000
+_NODES_PER_SOLVE = 20_000
 _EXCLUSIONS = 10
 _TIGHTENINGS = 20
 _MOST_USES = 600  # of shared items in FLASH, that a program with them may have
@@ -247,10 +247,10 @@ class _Minimizer:
         for items in ((), self.items) if self.items else ((),):
             self.items_in_program = items
             policy, least = self.relaxed(rest)
-            bound = max(bound, least)
             if policy is None:
                 # Nothing fits even the relaxation: the rules say which tensor is in the way.
                 return rules.search(self.problem), bound
+            bound = max(bound, least)
             if self.problem.fits(policy):
                 return policy, bound
         return self.tightened(rest), bound

@@ -1,8 +1,9 @@
-// From packed activations to columns of words that a multiply can eat: see dot_dsp.h for their
-// order. The values of a column add up on the way, for the zero point of the weights.
+// From packed activations to columns of words that a multiply can eat. The values of a column add
+// up on the way, for the zero point of the weights.
 #ifndef TFMIX_SRC_COLUMNS_DSP_H_
 #define TFMIX_SRC_COLUMNS_DSP_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -21,44 +22,6 @@ constexpr int32_t kPixels = 4;
 
 namespace tfmix {
 
-inline uint32_t LoadHalfWord(const uint8_t* data) {
-  uint16_t half;
-  std::memcpy(&half, data, sizeof(half));
-  return half;
-}
-
-// A quad: four successive values as the bytes of a word, the first in the lowest.
-
-template <int kBits>
-inline uint32_t SpreadQuad(uint32_t packed) {
-  if constexpr (kBits == 4) packed = (packed | packed << 8) & 0x00FF00FF;
-  if constexpr (kBits == 2) packed = (packed | packed << 12) & 0x000F000F;
-  if constexpr (kBits != 8)
-    packed = (packed | packed << (8 - kBits)) & 0x01010101 * kMaxLevel<kBits>;
-  return packed;
-}
-
-// The quad that begins at bit `shift` of data[0]. Reads no byte that the quad has no part in.
-template <int kBits>
-inline uint32_t LoadQuad(const uint8_t* data, [[maybe_unused]] int32_t shift) {
-  if constexpr (kBits == 8) {
-    return LoadWord(data);
-  } else {
-    // The last byte that it has a part in once more, or the one behind the others.
-    uint32_t packed = static_cast<uint32_t>(data[(4 * kBits - 1 + shift) / 8]) << 4 * kBits;
-    packed |= kBits == 4 ? LoadHalfWord(data) : data[0];
-    packed >>= shift;
-    return SpreadQuad<kBits>(kBits == 4 ? packed & 0xFFFF : packed);
-  }
-}
-
-// The same where `shift` is 0.
-template <int kBits>
-inline uint32_t LoadAlignedQuad(const uint8_t* data) {
-  if constexpr (kBits == 8) return LoadWord(data);
-  return SpreadQuad<kBits>(kBits == 4 ? LoadHalfWord(data) : data[0]);
-}
-
 // What a word of a column holds in each of its halves.
 enum class Lanes {
   kOneValue,   // values k and k + 2 for words k = 0, 1, 4, 5, 8 and so on
@@ -69,113 +32,179 @@ constexpr Lanes LanesOf(int32_t input_bits, int32_t weight_bits) {
   return input_bits == 2 && weight_bits == 2 ? Lanes::kTwoValues : Lanes::kOneValue;
 }
 
-// `value` >> `by` for shifts up to 32.
-inline uint32_t ShiftRight(uint32_t value, int32_t by) {
+// `value` >> `by` and `value` << `by` for shifts up to 32.
 #if defined(TFMIX_EMULATE_DSP)
-  return by == 32 ? 0 : value >> by;
+inline uint32_t ShiftRight(uint32_t value, uint32_t by) { return by == 32 ? 0 : value >> by; }
+inline uint32_t ShiftLeft(uint32_t value, uint32_t by) { return by == 32 ? 0 : value << by; }
 #else
+inline uint32_t ShiftRight(uint32_t value, uint32_t by) {
   __asm__("lsr %0, %0, %1" : "+r"(value) : "r"(by));  // where C++ allows 31 only
   return value;
+}
+inline uint32_t ShiftLeft(uint32_t value, uint32_t by) {
+  __asm__("lsl %0, %0, %1" : "+r"(value) : "r"(by));
+  return value;
+}
 #endif
+
+// Where 32 bits of a window come from: the end of one of its rows and the beginning of the next, or
+// two parts of one row. The first part is word a << a_left >> a_right, the second b >> b_right <<
+// b_left.
+struct WindowWord {
+  uint32_t a, a_left, a_right;  // a, b: bytes from the one in which the window begins
+  uint32_t b, b_right, b_left;
+};
+
+// The first `bytes` of a word, 1 to 3, with zeros behind them.
+[[gnu::cold, gnu::noinline]] inline uint32_t LoadPartialWord(const uint8_t* data, uint32_t bytes) {
+  uint32_t word = 0;
+  for (uint32_t i = 0; i < bytes; ++i) word |= static_cast<uint32_t>(data[i]) << 8 * i;
+  return word;
 }
 
-// `count` values, 1 to 3, from bit `shift` of data[0] as a quad with zeros behind them.
-template <int kBits>
-[[gnu::noinline]] uint32_t LoadPartialQuad(const uint8_t* data, int32_t shift, int32_t count) {
-  uint32_t quad = 0;
-  for (int32_t i = 0; i < count; ++i) {
-    const int32_t bit = shift + i * kBits;
-    quad |= (data[bit / 8] >> bit % 8 & kMaxLevel<kBits>) << 8 * i;
-  }
-  return quad;
-}
-
-// Fills a column whose words are kStride apart, either from one run of values or from several,
-// which need not begin with a quad.
-template <int kStride, Lanes kLanes>
+// Fills a column whose words are kStride apart, either from one run of packed values of kBits or
+// from several, which need not begin or end with a byte. Works on packed words, that is on 4, 8 or
+// 16 values at a time; between runs it keeps what makes no whole word.
+template <int kStride, int kBits, Lanes kLanes>
 class ColumnWriter {
  public:
   explicit ColumnWriter(uint32_t* column) : column_(column) {}
 
   // All there is: `count` values from the beginning of `data`.
-  template <int kBits>
   void Fill(const uint8_t* data, int32_t count) {
-    const uint8_t* const end = data + count / 4 * (kBits / 2);
+    const uint32_t bits = static_cast<uint32_t>(count) * kBits;
+    const uint8_t* const end = data + bits / 32 * 4;
 #pragma GCC unroll 2
-    while (data != end) {
-      Write(LoadAlignedQuad<kBits>(data));
-      data += kBits / 2;
-    }
-    if (count % 4 != 0) Write(LoadPartialQuad<kBits>(data, 0, count % 4));
+    for (; data != end; data += 4) Write(LoadWord(data));
+    pending_bits_ = bits % 32;
+    if (pending_bits_ == 0) return;
+    pending_ = LoadPartialWord(data, (pending_bits_ + 7) / 8);
+    pending_ &= (1u << pending_bits_) - 1;
   }
 
-  // The next `count` values, which begin with element `first` of `data`.
-  template <int kBits>
-  void Append(const uint8_t* data, int32_t first, int32_t count) {
-    const int32_t shift = BitOffset<kBits>(first);
-    data += first / kPerByte<kBits>;
-    const uint8_t* const end = data + count / 4 * (kBits / 2);
-    if (shift == 0) {
-      for (; data != end; data += kBits / 2) MergeQuad(LoadAlignedQuad<kBits>(data));
-    } else {
-      for (; data != end; data += kBits / 2) MergeQuad(LoadQuad<kBits>(data, shift));
+  // The next `count` values, which begin with element `first` of `tensor`.
+  void Append(const uint8_t* tensor, int32_t first, int32_t count) {
+    const uint8_t* data = tensor + first / kPerByte<kBits>;
+    uint32_t shift = static_cast<uint32_t>(BitOffset<kBits>(first));
+    uint32_t bits = static_cast<uint32_t>(count) * kBits;
+    if (shift == 0 && pending_bits_ == 0) {
+      for (; bits >= 32; bits -= 32, data += 4) Write(LoadWord(data));
     }
-    count %= 4;
-    if (count != 0) Merge(LoadPartialQuad<kBits>(data, shift, count), 8 * count);
+    while (bits != 0) {
+      // What a word has of it.
+      const uint32_t taken = std::min(bits, 32 - shift);
+      const uint32_t bytes = (shift + taken + 7) / 8;
+      const uint32_t word = bytes == 4 ? LoadWord(data) : LoadPartialWord(data, bytes);
+      Merge(ShiftRight(word << (32 - shift - taken), 32 - taken), taken);
+      bits -= taken, data += 4, shift = 0;
+    }
   }
 
   // `count` times the same value.
   void AppendConstant(int32_t value, int32_t count) {
-    if (count != 0) *this = WithConstant(*this, value, count);
+    const uint32_t word = static_cast<uint32_t>(value) * (UINT32_MAX / kMaxLevel<kBits>);
+    for (uint32_t bits = static_cast<uint32_t>(count) * kBits, taken; bits != 0; bits -= taken) {
+      taken = std::min(bits, uint32_t{32});
+      Merge(ShiftRight(word, 32 - taken), taken);
+    }
+  }
+
+  // All there is: `count` values of a window that begins in data[0].
+  void FillFrom(const uint8_t* data, const WindowWord* word, int32_t count) {
+    uint32_t bits = static_cast<uint32_t>(count) * kBits;
+    for (;; ++word, bits -= 32) {
+      pending_ = ShiftRight(ShiftLeft(LoadWord(data + word->a), word->a_left), word->a_right) |
+                 ShiftLeft(ShiftRight(LoadWord(data + word->b), word->b_right), word->b_left);
+      if (bits < 32) break;
+      Write(pending_);
+      if (bits == 32) return;
+    }
+    pending_bits_ = bits;
+    pending_ &= (1u << bits) - 1;
   }
 
   // Writes what is left, padded with zeros to a whole tile. Returns the sum of the values.
   int32_t Finish() {
-    if (pending_bits_ != 0) Write(pending_);
+    if (pending_bits_ != 0) {
+      WriteQuad(pending_);
+      if constexpr (kBits != 8) {
+        for (; pending_bits_ > 4 * kBits; pending_bits_ -= 4 * kBits) {
+          WriteQuad(pending_ >>= 4 * kBits);
+        }
+      }
+    }
     // A tile of two-bit weights meets eight values, so there may be four zeros more.
     if (kLanes == Lanes::kTwoValues) column_[0] = 0;
     return static_cast<int32_t>(sum_);
   }
 
  private:
-  // Not inlined, and by value so that a writer stays in registers elsewhere.
-  [[gnu::noinline]] static ColumnWriter WithConstant(ColumnWriter writer, int32_t value,
-                                                     int32_t count) {
-    for (; count > 0; --count) writer.Merge(static_cast<uint32_t>(value), 8);
-    return writer;
-  }
-
-  void Write(uint32_t quad) {
-    sum_ = AddBytes(quad, sum_);
+  // The words of a quad, four successive values: {even.low, even.high} is the first and the third.
+  void WritePair(uint32_t even, uint32_t odd) {
     if constexpr (kLanes == Lanes::kTwoValues) {
-      column_[0] = (quad | quad << 4) & 0x30033003;
+      column_[0] = even | odd << 12;
       column_ += kStride;
     } else {
-      column_[0] = Uxtb16(quad);
-      column_[kStride] = Uxtb16Ror8(quad);
+      column_[0] = even;
+      column_[kStride] = odd;
       column_ += 2 * kStride;
     }
   }
 
-  void MergeQuad(uint32_t quad) {
-    Write(pending_ | quad << pending_bits_);
-    pending_ = ShiftRight(quad, 32 - pending_bits_);
+  // The quad in the low bits.
+  void WriteQuad(uint32_t packed) {
+    if constexpr (kBits == 8) return Write(packed);
+    // The second half of the quad moves to the upper half of the word.
+    packed = LowHalves(packed, packed >> 2 * kBits);
+    const uint32_t mask = InRegister(kMaxLevel<kBits> * 0x10001u);
+    const uint32_t even = packed & mask, odd = packed >> kBits & mask;
+    sum_ = AddBytes(even | odd << 8, sum_);
+    WritePair(even, odd);
   }
 
-  // Up to three values, in `bits` bits, follow those that are pending.
-  void Merge(uint32_t quad, int32_t bits) {
-    pending_ |= quad << pending_bits_;
+  // A whole word.
+  void Write(uint32_t packed) {
+    if constexpr (kBits == 8) {
+      sum_ = AddBytes(packed, sum_);
+      WritePair(Uxtb16(packed), Uxtb16Ror8(packed));
+    } else if constexpr (kBits == 4) {
+      const uint32_t mask = InRegister(0x000F000F), bytes = InRegister(0x0F0F0F0F);
+      sum_ = AddBytes(packed & bytes, sum_);
+      sum_ = AddBytes(packed >> 4 & bytes, sum_);
+      const uint32_t shifted = packed >> 8;
+      const uint32_t first = LowHalves(packed, shifted);
+      WritePair(first & mask, first >> 4 & mask);
+      const uint32_t second = HighHalves(packed, shifted);
+      WritePair(second & mask, second >> 4 & mask);
+    } else {
+      // The first, second, third and fourth values of four quads, as bytes.
+      const uint32_t mask = InRegister(0x03030303);
+      const uint32_t first = packed & mask, second = packed >> 2 & mask;
+      const uint32_t third = packed >> 4 & mask, fourth = packed >> 6 & mask;
+      sum_ = AddBytes(first + second + third + fourth, sum_);
+      const uint32_t even01 = LowHalves(first, third), odd01 = LowHalves(second, fourth);
+      WritePair(Uxtb16(even01), Uxtb16(odd01));
+      WritePair(Uxtb16Ror8(even01), Uxtb16Ror8(odd01));
+      const uint32_t even23 = HighHalves(first, third), odd23 = HighHalves(second, fourth);
+      WritePair(Uxtb16(even23), Uxtb16(odd23));
+      WritePair(Uxtb16Ror8(even23), Uxtb16Ror8(odd23));
+    }
+  }
+
+  // Up to 32 bits follow those that are pending.
+  void Merge(uint32_t packed, uint32_t bits) {
+    pending_ |= packed << pending_bits_;
     pending_bits_ += bits;
     if (pending_bits_ < 32) return;
     Write(pending_);
     pending_bits_ -= 32;
-    pending_ = ShiftRight(quad, bits - pending_bits_);
+    pending_ = ShiftRight(packed, bits - pending_bits_);
   }
 
   uint32_t* column_;
   uint32_t sum_ = 0;
   uint32_t pending_ = 0;
-  int32_t pending_bits_ = 0;
+  uint32_t pending_bits_ = 0;
 };
 
 }  // namespace tfmix

@@ -10,35 +10,94 @@
 
 namespace tfmix::conv2d {
 
+// Finds position->window. A window must have two rows or more, and rows of the image a word or
+// more: then a word that is loaded for its first row may end behind it, and one that is loaded for
+// others begin before them.
+[[gnu::cold, gnu::noinline]] void FindWords(const tfmix_conv_params& p, int32_t input_bits,
+                                            Position* position) {
+  const auto bits = static_cast<uint32_t>(input_bits);
+  const auto rows = static_cast<uint32_t>(p.kernel_height);
+  const uint32_t row_bits = static_cast<uint32_t>(p.kernel_width * p.input_channels) * bits;
+  const uint32_t row_step = static_cast<uint32_t>(p.input_width * p.input_channels) * bits;
+  const uint32_t words = (rows * row_bits + 31) / 32;
+  if (rows == 1 || row_step < 32 || words * 8 > Position::kMostWords * bits) return;
+  WindowWord* word = position->window;
+  for (uint32_t phase = 0; phase < 8; phase += bits) {
+    uint32_t to = 0;  // bit of the word
+    uint32_t parts = 0;
+    for (uint32_t row = 0, begin = phase; row < rows; ++row, begin += row_step) {
+      uint32_t from = begin;
+      for (uint32_t left = row_bits; left != 0;) {
+        const uint32_t count = std::min({left, 32 - to, 32 - from % 8});
+        const uint32_t back = row == 0 ? 0 : (32 - from % 8 - count) / 8;  // bytes
+        const uint32_t byte = from / 8 - back, bit = from % 8 + 8 * back;
+        if (to == 0) {
+          *word = {byte, 32 - bit - count, 32 - count, byte, 0, 32};
+          parts = 1;
+        } else {
+          if (++parts > 2) return;
+          word->b = byte, word->b_right = bit, word->b_left = to;
+        }
+        from += count, left -= count, to += count;
+        if (to == 32) to = 0, ++word;
+      }
+    }
+    if (to != 0) ++word;
+  }
+  position->words = static_cast<int32_t>(words);
+}
+
 // Windows of any shape.
 template <int kInputBits, Lanes kLanes>
-[[gnu::noinline]] void GatherWindows(const tfmix_conv_params& p, const uint8_t* input,
-                                     int32_t count, Position* position, uint32_t* columns,
-                                     int32_t* minus_sums) {
+[[gnu::cold, gnu::noinline]] int32_t GatherWindow(const tfmix_conv_params& p, const uint8_t* input,
+                                                  const WindowSpan& rows, const WindowSpan& columns,
+                                                  uint32_t* column) {
   const int32_t row_size = p.kernel_width * p.input_channels;
-  const int32_t row_step = p.input_width * p.input_channels;
+  const int32_t before = (columns.begin - columns.origin) * p.input_channels;
+  const int32_t inside = columns.Count() * p.input_channels;
+  ColumnWriter<kPixels, kInputBits, kLanes> writer(column);
+  int32_t index = InputIndex(p, rows.begin, columns.begin);
+  int32_t padding = (rows.begin - rows.origin) * row_size;
+  for (int32_t row = rows.begin; row < rows.end; ++row) {
+    // With what is behind the row before this one.
+    writer.AppendConstant(p.input_zero_point, padding + before);
+    writer.Append(input, index, inside);
+    index += p.input_width * p.input_channels;
+    padding = row_size - before - inside;
+  }
+  padding += (rows.origin + p.kernel_height - rows.end) * row_size;
+  writer.AppendConstant(p.input_zero_point, padding);
+  return writer.Finish();
+}
+
+template <int kInputBits, Lanes kLanes>
+[[gnu::cold, gnu::noinline]] void GatherWindows(const tfmix_conv_params& p, const uint8_t* input,
+                                                int32_t count, Position* position,
+                                                uint32_t* columns, int32_t* minus_sums) {
+  if (position->row + position->column == 0) FindWords(p, kInputBits, position);
+  const int32_t size = p.kernel_height * p.kernel_width * p.input_channels;
   for (; count > 0; --count) {
-    ColumnWriter<kPixels, kLanes> writer(columns++);
-    const WindowSpan window_rows = RowsOf(p, position->row);
+    const WindowSpan rows = RowsOf(p, position->row);
     const WindowSpan window_columns = ColumnsOf(p, position->column);
-    const int32_t before = (window_columns.begin - window_columns.origin) * p.input_channels;
-    const int32_t inside = window_columns.Count() * p.input_channels;
-    int32_t index = InputIndex(p, window_rows.origin, window_columns.begin);
-    for (int32_t row = 0; row < p.kernel_height; ++row, index += row_step) {
-      const bool in_image = window_rows.Contains(window_rows.origin + row);
-      writer.AppendConstant(p.input_zero_point, in_image ? before : row_size);
-      if (!in_image) continue;
-      writer.template Append<kInputBits>(input, index, inside);
-      writer.AppendConstant(p.input_zero_point, row_size - before - inside);
+    if (position->words != 0 && rows.Count() == p.kernel_height &&
+        window_columns.Count() == p.kernel_width) {
+      const int32_t first = InputIndex(p, rows.begin, window_columns.begin);
+      const int32_t phase = first % kPerByte<kInputBits>;
+      ColumnWriter<kPixels, kInputBits, kLanes> writer(columns);
+      writer.FillFrom(input + first / kPerByte<kInputBits>,
+                      position->window + phase * position->words, size);
+      *minus_sums++ = -writer.Finish();
+    } else {
+      *minus_sums++ = -GatherWindow<kInputBits, kLanes>(p, input, rows, window_columns, columns);
     }
-    *minus_sums++ = -writer.Finish();
+    ++columns;
     if (++position->column == p.output_width) position->column = 0, ++position->row;
   }
 }
 
 template <int kInputBits, Lanes kLanes>
-void GatherColumns(const tfmix_conv_params& p, const uint8_t* input, int32_t count,
-                   Position* position, uint32_t* columns, int32_t* minus_sums) {
+[[gnu::cold]] void GatherColumns(const tfmix_conv_params& p, const uint8_t* input, int32_t count,
+                                 Position* position, uint32_t* columns, int32_t* minus_sums) {
   const int32_t channels = p.input_channels;
   if (p.kernel_height * p.kernel_width * p.stride_height * p.stride_width != 1 ||
       p.output_width != p.input_width || channels * kInputBits % 8 != 0) {
@@ -49,8 +108,8 @@ void GatherColumns(const tfmix_conv_params& p, const uint8_t* input, int32_t cou
   input += position->pixel * step;
   position->pixel += count;
   for (; count > 0; --count, input += step) {
-    ColumnWriter<kPixels, kLanes> writer(columns++);
-    writer.template Fill<kInputBits>(input, channels);
+    ColumnWriter<kPixels, kInputBits, kLanes> writer(columns++);
+    writer.Fill(input, channels);
     *minus_sums++ = -writer.Finish();
   }
 }
@@ -82,12 +141,29 @@ TFMIX_DEFINE_GATHER_(2, Lanes::kTwoValues)
   // The unused bits behind the last pixel stay as they are from here on.
   if (!whole_bytes) output[(pixels * channels - 1) / per_byte] = 0;
 
-  Position position = {0, 0, 0};
-  for (int32_t pixel = 0; pixel < pixels; pixel += kPixels) {
-    const int32_t count = std::min(kPixels, pixels - pixel);
+  Position position;
+  position.pixel = position.row = position.column = position.words = 0;
+  for (int32_t pixel = 0, count; pixel < pixels; pixel += count) {
+    count = std::min(kPixels, pixels - pixel);
+    if (count < kPixels && whole_bytes) {
+      if (pixels < kPixels) {
+        // One pixel in all columns, whose outputs all go to the same place.
+        count = 1;
+        layer.loop.distance = 0;
+      } else {
+        // Some pixels once more.
+        pixel = pixels - kPixels;
+        count = kPixels;
+        position.Set(pixel, p.output_width);
+      }
+    }
     gather(p, input, count, &position, columns, layer.loop.minus_sums);
     int32_t computed = 0;
-    if (count == kPixels && whole_bytes) {
+    if (whole_bytes) {
+      for (int32_t i = count; i < kPixels; ++i) {
+        position.Set(pixel, p.output_width);
+        gather(p, input, 1, &position, columns + i, layer.loop.minus_sums + i);
+      }
       layer.loop.second_pair = block_pixels != kPixels;
       layer.ComputeBlocks(output + pixel * channels / per_byte);
       layer.loop.second_pair = 0;

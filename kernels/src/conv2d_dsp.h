@@ -16,11 +16,23 @@
 
 namespace tfmix::conv2d {
 
-// The next pixel of the output.
+// The next pixel of the output, and what has been found out on the way to it.
 struct Position {
+  static constexpr uint32_t kMostWords = 10;
+
   int32_t pixel;
   int32_t row;
   int32_t column;
+  void Set(int32_t to, int32_t output_width) {
+    pixel = to;
+    row = to / output_width;
+    column = to % output_width;
+  }
+
+  // Of small windows, by the bit with which a window begins: where its words are. 0 if it is too
+  // large, or has not been looked at.
+  int32_t words;
+  WindowWord window[kMostWords];
 };
 
 // Expands the windows of `count` pixels from *position, which moves on, to columns kPixels words

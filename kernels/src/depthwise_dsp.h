@@ -16,22 +16,28 @@ namespace tfmix {
 struct DepthwiseVariant {
   decltype(&ExpandRow<8>) expand_row;
   decltype(&ExpandWeights<8>) expand_weights;
-  decltype(&DotAny<8>) dot_3x3_stride_1;
-  decltype(&DotAny<8>) dot_3x3_stride_2;
-  decltype(&DotAny<8>) dot_any;
+  decltype(&DotWide<8>) dot_wide;
+  decltype(&DotPixels<8>) dot_pixels_3x3;
+  decltype(&DotPixels<8>) dot_pixels;
   decltype(&StoreRow<8>) store_row;
+  decltype(&StorePixel<8>) store_pixel;
+  int32_t input_bits;
   int32_t weight_bits;
+  int32_t output_bits;
   bool per_channel;
 };
 
 template <int kInputBits, int kWeightBits, int kOutputBits, bool kPerChannel>
 constexpr DepthwiseVariant kDepthwiseVariant = {ExpandRow<kInputBits>,
                                                 ExpandWeights<kWeightBits>,
-                                                Dot3x3<1, kOutputBits>,
-                                                Dot3x3<2, kOutputBits>,
-                                                DotAny<kOutputBits>,
+                                                DotWide<kOutputBits>,
+                                                DotPixels3x3<kOutputBits>,
+                                                DotPixels<kOutputBits>,
                                                 StoreRow<kOutputBits>,
+                                                StorePixel<kOutputBits>,
+                                                kInputBits,
                                                 kWeightBits,
+                                                kOutputBits,
                                                 kPerChannel};
 
 void DepthwiseConv2d(const DepthwiseVariant& variant, const tfmix_conv_params& params,

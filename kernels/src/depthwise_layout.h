@@ -3,9 +3,9 @@
 // Four channels and up to 64 output columns are computed together, an output row at a time. Scratch
 // holds the rows of the window that slides down the image, and so does not grow with the image:
 //
-//     ring      the input rows under the window, as pairs of int16, for each of four channels
+//     ring      the input rows under the window, as pairs of int16, of four channels
 //     weights   of four channels, as pairs of int16
-//     stage     one output row of four channels, a byte each, not yet packed
+//     stage     wide rows only: one output row of four channels, a byte each, not yet packed
 //
 // Both paths ask for the same scratch; tfmix/ir/schedule.py has the formula in Python.
 #ifndef TFMIX_SRC_DEPTHWISE_LAYOUT_H_
@@ -21,11 +21,10 @@
 
 namespace tfmix {
 
-constexpr int32_t kBlock = 4;            // output columns computed together by the inner loops
-constexpr int32_t kMostColumns = 64;     // output columns computed from one filling of the ring
-constexpr int32_t kPairBytes = 4;        // two int16
-constexpr int32_t kCopiesOfWeights = 2;  // one after the other, see depthwise_dsp.cc
-constexpr int32_t kParities = 2;         // a window begins in the low or the high half of a pair
+constexpr int32_t kBlock = 4;         // output columns of wide rows that are computed together
+constexpr int32_t kMostColumns = 64;  // output columns computed from one filling of the ring
+constexpr int32_t kWideColumns = 12;  // from so many on a row is wide
+constexpr int32_t kPairBytes = 4;     // two int16
 
 inline int32_t BlocksOf(int32_t columns) { return (columns + kBlock - 1) / kBlock; }
 
@@ -41,8 +40,8 @@ struct DepthwiseAxis {
   int32_t weight_step;
 };
 
-// Rows and columns as the kernel sees them: the image lies on its side where that makes fewer
-// blocks. A narrow image does, above all one of width 1.
+// Rows and columns as the kernel sees them: the image lies on its side where that makes fewer,
+// longer rows of outputs, or else of the window.
 struct DepthwiseAxes {
   DepthwiseAxis rows;
   DepthwiseAxis columns;
@@ -58,21 +57,36 @@ struct DepthwiseAxes {
              p.kernel_width * p.output_channels},
         columns{p.input_width, p.output_width,   p.kernel_width,    p.stride_width,
                 p.pad_left,    p.input_channels, p.output_channels, p.output_channels} {
-    if (columns.output * BlocksOf(rows.output) < rows.output * BlocksOf(columns.output)) {
+    if (columns.output < rows.output ||
+        (columns.output == rows.output && columns.kernel < rows.kernel)) {
       std::swap(rows, columns);
     }
     if (columns.output == 1) columns.stride = 1;  // there is no next window to stride to
   }
 
-  // Output columns of the widest piece.
-  int32_t MostColumns() const { return kBlock * BlocksOf(std::min(columns.output, kMostColumns)); }
-  // Pairs of columns under one row of a window, wherever in a pair it begins.
-  int32_t PairsOfWindow() const { return columns.kernel / 2 + 1; }
-
-  // Pairs of input columns under the windows of so many output columns, whole blocks.
-  int64_t PairsOfColumns(int32_t count) const {
-    return int64_t{count - 1} * columns.stride / 2 + PairsOfWindow();
+  // Whether rows are long enough for loops that keep the weights in registers: 3x3 windows only.
+  bool Wide() const {
+    return rows.kernel == 3 && columns.kernel == 3 && columns.stride == 1 &&
+           columns.output >= kWideColumns;
   }
+  // Output columns of the widest piece, in wide rows whole blocks.
+  int32_t MostColumns() const {
+    const int32_t most = std::min(columns.output, kMostColumns);
+    return Wide() ? kBlock * BlocksOf(most) : most;
+  }
+  // Pairs of input columns under the windows of so many output columns.
+  int64_t PairsOfColumns(int32_t count) const {
+    return (int64_t{count - 1} * columns.stride + columns.kernel + 1) / 2;
+  }
+
+  // A window begins in the low or the high half of a pair. Pairs of columns under one of its rows:
+  int32_t PairsFromLow() const { return (columns.kernel + 1) / 2; }
+  int32_t PairsFromHigh() const { return columns.kernel / 2 + 1; }
+  // Whether any begins in a high half: the first one does not.
+  bool AnyFromHigh() const { return columns.output > 1 && columns.stride % 2 != 0; }
+  int32_t PairsOfWeights() const { return PairsFromLow() + (AnyFromHigh() ? PairsFromHigh() : 0); }
+  // How often the weights follow each other, see depthwise_dsp.cc.
+  int32_t CopiesOfWeights() const { return rows.output > 1 && rows.kernel > 1 ? 2 : 1; }
 };
 
 // Bytes of scratch, for parameters that have been checked.
@@ -84,9 +98,10 @@ inline tfmix_status CheckDepthwiseScratch(const tfmix_conv_params& params, int32
   TFMIX_RETURN_IF_BAD(
       CheckProduct({kGroup * kPairBytes, axes.rows.kernel, static_cast<int32_t>(pairs)}, &ring));
   TFMIX_RETURN_IF_BAD(CheckProduct(
-      {kGroup * kPairBytes * kCopiesOfWeights * kParities, axes.rows.kernel, axes.PairsOfWindow()},
+      {kGroup * kPairBytes, axes.CopiesOfWeights(), axes.rows.kernel, axes.PairsOfWeights()},
       &weights));
-  const int64_t total = int64_t{ring} + weights + kGroup * axes.MostColumns();
+  const int64_t stage = axes.Wide() ? kGroup * axes.MostColumns() : 0;
+  const int64_t total = int64_t{ring} + weights + stage;
   TFMIX_RETURN_IF_BAD(CheckFitsInt32(total));
   *bytes = static_cast<int32_t>(total);
   return TFMIX_OK;

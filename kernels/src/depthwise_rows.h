@@ -7,13 +7,19 @@
 //     columns  | 0, 1  | 2, 3  | 4, 5  |
 //
 // A window row of three taps that begins in the low half of a pair is {w0, w1} {w2, 0}, one that
-// begins in the high half {0, w0} {w1, w2}. Four neighbouring outputs share the loads of columns.
+// begins in the high half {0, w0} {w1, w2}.
+//
+// Wide rows have a ring for each channel: the weights of a channel stay in registers while its
+// outputs pass, and four outputs share the loads of columns. Otherwise the four channels of each
+// pair in the ring follow each other, and so do those of the weights, so that a window is one run
+// of words; the four sums of a pixel are computed and stored together.
 #ifndef TFMIX_SRC_DEPTHWISE_ROWS_H_
 #define TFMIX_SRC_DEPTHWISE_ROWS_H_
 
 #include <cstddef>
 #include <cstdint>
 
+#include "channel_group.h"
 #include "depthwise_layout.h"
 #include "dsp.h"
 
@@ -21,134 +27,162 @@
 
 namespace tfmix {
 
-// Of one output channel: y = clamp(zero_point + requantize((sum << left_shift) + bias)).
+// Of one output channel: y = clamp(zero_point + requantize(sum + bias)).
 struct OutputChannel {
-  const Int16Pair* ring;  // of the input channel that it reads
+  const Int16Pair* ring;
   int32_t bias;
   int32_t multiplier;
 };
 
-// One output row of up to four channels. The assembly below knows the order of the fields.
-struct GroupRow {
+// A wide output row of up to four channels. The assembly below knows the order of the fields.
+struct WideRow {
   int32_t zero_point;
   uint8_t* out;  // the first channel's bytes, kGroup apart; the next channel's are beside them
   const uint8_t* end;
   const OutputChannel* channel;
-  const Int16Pair* weights;           // of the first channel
-  int32_t weight_step;                // to those of the next
+  const Int16Pair* weights;           // of the first channel; those of the next are beside them
   const OutputChannel* last_channel;  // one behind it
   int32_t back;                       // from `end` to the next channel's `out`
-  // What follows is for windows of any size.
-  int32_t rows;
-  int32_t pairs;
-  int32_t stride;
-  int32_t left_shift;
 };
+
+// The weights for windows that begin in the low, or in the high half of a pair. They are in runs,
+// of the pairs of taps that meet successive words of the ring.
+struct WindowPhase {
+  const Int16Pair* weights;
+  int32_t ring_step;        // bytes from the end of the window to the next one
+  const WindowPhase* next;  // of the output behind this one
+  const Int16Pair* weights_end;
+  const Int16Pair* run_end;
+  int32_t entry;  // for the assembly, see EntryOf
+};
+
+// Outputs of four channels: y = clamp(zero_point + requantize((sum << left_shift) + bias)). Steps
+// and sizes in bytes.
+struct PixelRow {
+  int32_t bias[kGroup];
+  int32_t multiplier[kGroup];
+  int32_t zero_point;
+  uint8_t* out;  // packed
+  const uint8_t* end;
+  int32_t out_step;
+  int32_t unused_1;
+  const WindowPhase* phase;  // of the first output
+  int32_t unused_2[3];
+  int32_t run;
+  int32_t skip;  // from a run to the next
+  int32_t left_shift;
+  const Int16Pair* ring;
+};
+
+// WindowPhase::entry for runs of so many bytes: a turn of the loop is four times what meets a pair
+// of columns, 16 bytes of weights and 24 of code.
+inline int32_t EntryOf(int32_t run) { return (-(run / 16) & 3) * 24; }
+
+// In the weights of a 3 x 3 window, twice three rows of four channels to a pair of taps: bytes from
+// {w0, w1} of the low windows to {w1, w2}, the last pair of the high ones.
+constexpr int32_t kWideLast = 3 * 2 * 3 * kGroup * kPairBytes;
 
 #if defined(TFMIX_EMULATE_DSP)
 
-// 3 x 3 windows: 24 multiplications for 36 products.
-template <int kStride, int kOutputBits>
-void Dot3x3(const GroupRow& row) {
+// 3 x 3 windows at stride 1: 24 multiplications for 36 products.
+template <int kOutputBits>
+void DotWide(const WideRow& row) {
   constexpr int32_t kRows = 3;
   uint8_t* channel_out = row.out;
   const Int16Pair* weights = row.weights;
   for (const OutputChannel* c = row.channel; c != row.last_channel; ++c, ++channel_out) {
     uint8_t* out = channel_out;
-    for (int32_t column = 0; out < row.end; out += kGroup, column += kStride) {
+    for (int32_t column = 0; out < row.end; out += kGroup, ++column) {
       int32_t sum = c->bias;
       for (int32_t i = 0; i < kRows; ++i) {
         const Int16Pair first = c->ring[column / 2 * kRows + i];
         const Int16Pair second = c->ring[(column / 2 + 1) * kRows + i];
-        const Int16Pair u = weights[2 * i], v = weights[2 * i + 1];  // {w0, w1}, {w1, w2}
+        const Int16Pair u = weights[kGroup * i], v = weights[kWideLast / kPairBytes + kGroup * i];
         sum = column % 2 == 0 ? Smlatb(v, second, Smlad(u, first, sum))
                               : Smlad(v, second, Smlabt(u, first, sum));
       }
       *out = static_cast<uint8_t>(Usat<kOutputBits>(Smmlar(sum, c->multiplier, row.zero_point)));
     }
-    weights += row.weight_step;
+    ++weights;
   }
 }
 
-// Windows of any size and stride.
+// Windows of any size.
 template <int kOutputBits>
-void DotAny(const GroupRow& group_row) {
-  const GroupRow row = group_row;  // which the bytes that are written cannot change
-  const int32_t step1 = (row.stride >> 1) * row.rows;  // from the first output to the second
-  const int32_t step2 = row.stride * row.rows;
-  const int32_t step3 = (3 * row.stride >> 1) * row.rows;
-  uint8_t* channel_out = row.out;
-  const Int16Pair* weights = row.weights;
-  for (const OutputChannel* c = row.channel; c != row.last_channel; ++c, ++channel_out) {
-    const OutputChannel channel = *c;
-    const auto output = [&](int32_t sum) {
-      const uint32_t value =
-          (static_cast<uint32_t>(sum) << row.left_shift) + static_cast<uint32_t>(channel.bias);
-      return static_cast<uint8_t>(Usat<kOutputBits>(
-          Smmlar(static_cast<int32_t>(value), channel.multiplier, row.zero_point)));
-    };
-    const Int16Pair* ring = channel.ring;
-    for (uint8_t* out = channel_out; out < row.end; out += kBlock * kGroup, ring += 2 * step2) {
-      int32_t sum0 = 0, sum1 = 0, sum2 = 0, sum3 = 0;
-      const Int16Pair* taps = weights;
-      for (int32_t i = 0; i < row.rows; ++i) {
-        const Int16Pair* x = ring + i;
-        for (int32_t left = row.pairs; left != 0; --left, x += row.rows, taps += kParities) {
-          const Int16Pair even = taps[0], odd = taps[1];
-          sum0 = Smlad(even, x[0], sum0);
-          sum1 = Smlad(odd, x[step1], sum1);
-          sum2 = Smlad(even, x[step2], sum2);
-          sum3 = Smlad(odd, x[step3], sum3);
-        }
+void DotPixels(const PixelRow& row) {
+  const Int16Pair* x = row.ring;
+  const WindowPhase* phase = row.phase;
+  for (uint8_t* out = row.out; out != row.end; out += row.out_step, phase = phase->next) {
+    int32_t sums[kGroup] = {};
+    const Int16Pair *w = phase->weights, *run_end = phase->run_end;
+    for (;; w += row.skip / kPairBytes, run_end = w + row.run / kPairBytes) {
+      for (; w != run_end; ++w, ++x) {
+        int32_t& sum = sums[(w - phase->weights) % kGroup];
+        sum = Smlad(*w, *x, sum);
       }
-      out[0] = output(sum0);
-      out[kGroup] = output(sum1);
-      out[2 * kGroup] = output(sum2);
-      out[3 * kGroup] = output(sum3);
+      if (w == phase->weights_end) break;
     }
-    weights += row.weight_step;
+    x += phase->ring_step / kPairBytes;
+    uint32_t bytes = 0;
+    for (int32_t k = 0; k < kGroup; ++k) {
+      const auto value = static_cast<int32_t>((static_cast<uint32_t>(sums[k]) << row.left_shift) +
+                                              static_cast<uint32_t>(row.bias[k]));
+      bytes |= Usat<kOutputBits>(Smmlar(value, row.multiplier[k], row.zero_point)) << 8 * k;
+    }
+    StoreBytes<kOutputBits>(bytes, out);
   }
+}
+
+// 3 x 3 windows, without a left shift.
+template <int kOutputBits>
+void DotPixels3x3(const PixelRow& row) {
+  DotPixels<kOutputBits>(row);
 }
 
 #else
 
-static_assert(sizeof(OutputChannel) == 12 && offsetof(GroupRow, left_shift) == 44,
+static_assert(sizeof(OutputChannel) == 12 && sizeof(WideRow) == 28 &&
+                  offsetof(PixelRow, ring) == 80 && sizeof(WindowPhase) == 24,
               "the assembly loads these structs whole");
 
 // In assembly, because it takes all fourteen registers and the compiler spills:
 //
 //     r0        where we are in the ring
-//     r1 to r6  {w0, w1} and {w1, w2} of the window's rows
+//     r1 to r3  {w0, w1} of the window's rows
+//     r4 to r6  {w1, w2}
 //     r7 to r9  a pair of columns in the window's rows
 //     r10 to r12, lr  the sums of four outputs
 //
 // The rest is on the stack:
 //
-//     sp + 0 bias    8 zero_point   16 end       24 weights       32 last_channel
-//        4 multiplier   12 out      20 channel   28 weight_step   36 back
+//     sp + 0 bias    8 zero_point   16 end       24 weights       32 back
+//        4 multiplier   12 out      20 channel   28 last_channel
 
-#define TFMIX_BEGIN_CHANNEL_ \
-  "push {r4-r11, lr}\n"      \
-  "ldm r0, {r1-r8}\n"        \
-  "push {r1-r8}\n"           \
-  "sub sp, #8\n"             \
-  "1:\n"                     \
-  "ldr r7, [sp, #20]\n"      \
-  "ldrd r1, r2, [sp, #24]\n" \
-  "add r8, r1, r2, lsl #2\n" \
-  "ldm r7!, {r0, r4, r5}\n"  \
-  "strd r7, r8, [sp, #20]\n" \
-  "strd r4, r5, [sp]\n"      \
-  "ldm r1, {r1-r6}\n"        \
-  "2:\n"                     \
+#define TFMIX_BEGIN_CHANNEL_     \
+  "push {r4-r11, lr}\n"          \
+  "ldm r0, {r1-r7}\n"            \
+  "push {r1-r7}\n"               \
+  "sub sp, #8\n"                 \
+  "1:\n"                         \
+  "ldrd r7, r8, [sp, #20]\n"     \
+  "ldm r7!, {r0, r4, r5}\n"      \
+  "strd r4, r5, [sp]\n"          \
+  "ldr r2, [r8, #16]\n"          \
+  "ldr r3, [r8, #32]\n"          \
+  "ldr r4, [r8, %[last]]\n"      \
+  "ldr r5, [r8, %[last] + 16]\n" \
+  "ldr r6, [r8, %[last] + 32]\n" \
+  "ldr r1, [r8], #4\n"           \
+  "strd r7, r8, [sp, #20]\n"     \
+  "2:\n"                         \
   "ldr lr, [sp]\n"
 
 // A pair of columns meets the first, or the last, taps of the window's rows.
 #define TFMIX_FIRST_TAPS_(op_, sum_, start_)                                             \
-  op_ " " sum_ ", r1, r7, " start_ "\n" op_ " " sum_ ", r3, r8, " sum_ "\n" op_ " " sum_ \
-      ", r5, r9, " sum_ "\n"
+  op_ " " sum_ ", r1, r7, " start_ "\n" op_ " " sum_ ", r2, r8, " sum_ "\n" op_ " " sum_ \
+      ", r3, r9, " sum_ "\n"
 #define TFMIX_LAST_TAPS_(op_, sum_)                                                    \
-  op_ " " sum_ ", r2, r7, " sum_ "\n" op_ " " sum_ ", r4, r8, " sum_ "\n" op_ " " sum_ \
+  op_ " " sum_ ", r4, r7, " sum_ "\n" op_ " " sum_ ", r5, r8, " sum_ "\n" op_ " " sum_ \
       ", r6, r9, " sum_ "\n"
 
 #define TFMIX_NEXT_COLUMNS_ "ldm r0!, {r7, r8, r9}\n"
@@ -172,56 +206,35 @@ static_assert(sizeof(OutputChannel) == 12 && offsetof(GroupRow, left_shift) == 4
   "str r7, [sp, #12]\n"       \
   "cmp r7, r8\n"              \
   "bne 2b\n"                  \
-  "ldr r9, [sp, #36]\n"       \
+  "ldr r9, [sp, #32]\n"       \
   "sub r7, r7, r9\n"          \
   "add r8, r8, #1\n"          \
   "strd r7, r8, [sp, #12]\n"  \
   "ldr r7, [sp, #20]\n"       \
-  "ldr r8, [sp, #32]\n"       \
+  "ldr r8, [sp, #28]\n"       \
   "cmp r7, r8\n"              \
   "bne 1b\n"                  \
-  "add sp, #40\n"             \
+  "add sp, #36\n"             \
   "pop {r4-r11, pc}\n"
 
-// 3 x 3 windows: 24 multiplications for 36 products.
-template <int kStride, int kOutputBits>
-__attribute__((naked, noinline)) void Dot3x3(const GroupRow&) {
-  if constexpr (kStride == 1) {
-    __asm__(TFMIX_BEGIN_CHANNEL_                             //
-                TFMIX_NEXT_COLUMNS_                          // 0, 1
-                    TFMIX_FIRST_TAPS_("smlad", "r10", "lr")  //
-            TFMIX_FIRST_TAPS_("smlabt", "r11", "lr")         //
-            TFMIX_NEXT_COLUMNS_                              // 2, 3
-                TFMIX_LAST_TAPS_("smlatb", "r10")            //
-            TFMIX_LAST_TAPS_("smlad", "r11")                 //
-            TFMIX_FIRST_TAPS_("smlad", "r12", "lr")          //
-            TFMIX_FIRST_TAPS_("smlabt", "lr", "lr")          //
-            TFMIX_LAST_COLUMNS_                              // 4, 5
-                TFMIX_LAST_TAPS_("smlatb", "r12")            //
-            TFMIX_LAST_TAPS_("smlad", "lr")                  //
-            TFMIX_END_CHANNEL_
-            :
-            : [bits] "I"(kOutputBits));
-  } else {
-    static_assert(kStride == 2, "windows must begin at pairs");
-    __asm__(TFMIX_BEGIN_CHANNEL_                             //
-                TFMIX_NEXT_COLUMNS_                          // 0, 1
-                    TFMIX_FIRST_TAPS_("smlad", "r10", "lr")  //
-            TFMIX_NEXT_COLUMNS_                              // 2, 3
-                TFMIX_LAST_TAPS_("smlatb", "r10")            //
-            TFMIX_FIRST_TAPS_("smlad", "r11", "lr")          //
-            TFMIX_NEXT_COLUMNS_                              // 4, 5
-                TFMIX_LAST_TAPS_("smlatb", "r11")            //
-            TFMIX_FIRST_TAPS_("smlad", "r12", "lr")          //
-            TFMIX_NEXT_COLUMNS_                              // 6, 7
-                TFMIX_LAST_TAPS_("smlatb", "r12")            //
-            TFMIX_FIRST_TAPS_("smlad", "lr", "lr")           //
-            TFMIX_LAST_COLUMNS_                              // 8, 9
-                TFMIX_LAST_TAPS_("smlatb", "lr")             //
-            TFMIX_END_CHANNEL_
-            :
-            : [bits] "I"(kOutputBits));
-  }
+// 3 x 3 windows at stride 1: 24 multiplications for 36 products.
+template <int kOutputBits>
+__attribute__((naked, noinline)) void DotWide(const WideRow&) {
+  __asm__(TFMIX_BEGIN_CHANNEL_                             //
+              TFMIX_NEXT_COLUMNS_                          // 0, 1
+                  TFMIX_FIRST_TAPS_("smlad", "r10", "lr")  //
+          TFMIX_FIRST_TAPS_("smlabt", "r11", "lr")         //
+          TFMIX_NEXT_COLUMNS_                              // 2, 3
+              TFMIX_LAST_TAPS_("smlatb", "r10")            //
+          TFMIX_LAST_TAPS_("smlad", "r11")                 //
+          TFMIX_FIRST_TAPS_("smlad", "r12", "lr")          //
+          TFMIX_FIRST_TAPS_("smlabt", "lr", "lr")          //
+          TFMIX_LAST_COLUMNS_                              // 4, 5
+              TFMIX_LAST_TAPS_("smlatb", "r12")            //
+          TFMIX_LAST_TAPS_("smlad", "lr")                  //
+          TFMIX_END_CHANNEL_
+          :
+          : [bits] "I"(kOutputBits), [last] "I"(kWideLast));
 }
 
 #undef TFMIX_BEGIN_CHANNEL_
@@ -231,129 +244,141 @@ __attribute__((naked, noinline)) void Dot3x3(const GroupRow&) {
 #undef TFMIX_LAST_COLUMNS_
 #undef TFMIX_END_CHANNEL_
 
-// Windows of any size and stride. For each window row and each of its pairs of columns: one pair of
-// taps for outputs that begin in the low half of a pair, one for the others.
+// Four channels of a pixel after the other. For each pair of columns in each row of the window the
+// four channels are loaded at once, and so are their weights.
 //
-//     r0, r1    where we are in the ring, in the weights
-//     r2, r3    the two pairs of taps
-//     r4 to r7  the sums
-//     r8 to r10 from the columns of the first output to those of the second, third, fourth; bytes
-//     r11       to the next columns
-//     r12       pairs left; lr a pair of columns
+//     r0                where we are in the ring
+//     r1                in the weights
+//     r2, r3, r12, lr   weights
+//     r4 to r7          the sums
+//     r8 to r11         pairs of columns
 //
-// The stack as above, and behind it
+// The stack has a copy of the struct, where the fields of the phase take the place of what it does
+// not use:
 //
-//     sp + 40 rows    44 pairs    48 stride    52 left_shift    56 ring    60 rows left    64 row
-template <int kOutputBits>
-__attribute__((naked, noinline)) void DotAny(const GroupRow&) {
-  __asm__(
-      "push {r4-r11, lr}\n"
-      "sub sp, #12\n"
-      "ldm r0!, {r1-r8}\n"
-      "ldm r0, {r9-r12}\n"
-      "push {r1-r12}\n"
-      "sub sp, #8\n"
-      "mov r2, r11\n"  // stride
-      "lsl r11, r9, #2\n"
-      "lsr r8, r2, #1\n"
-      "mul r8, r8, r11\n"
-      "mul r9, r2, r11\n"
-      "add r10, r2, r2, lsl #1\n"
-      "lsr r10, r10, #1\n"
-      "mul r10, r10, r11\n"
-      "1:\n"  // a channel
-      "ldr r7, [sp, #20]\n"
-      "ldm r7!, {r0, r4, r5}\n"
-      "str r7, [sp, #20]\n"
-      "strd r4, r5, [sp]\n"
-      "str r0, [sp, #56]\n"
-      "2:\n"  // a block
-      "ldr r1, [sp, #24]\n"
-      "ldr r2, [sp, #40]\n"
-      "mov r4, #0\n"
-      "mov r5, #0\n"
-      "mov r6, #0\n"
-      "mov r7, #0\n"
-      "3:\n"  // a row of the window
-      "strd r2, r0, [sp, #60]\n"
-      "ldr r12, [sp, #44]\n"
-      "cmp r8, #0\n"
-      "beq 6f\n"
-      "5:\n"
-      "ldrd r2, r3, [r1], #8\n"
-      "ldr lr, [r0]\n"
-      "smlad r4, r2, lr, r4\n"
-      "ldr lr, [r0, r8]\n"
-      "smlad r5, r3, lr, r5\n"
-      "ldr lr, [r0, r9]\n"
-      "smlad r6, r2, lr, r6\n"
-      "ldr lr, [r0, r10]\n"
-      "smlad r7, r3, lr, r7\n"
-      "add r0, r0, r11\n"
-      "subs r12, #1\n"
-      "bne 5b\n"
-      "b 7f\n"
-      "6:\n"  // at stride 1 two outputs begin in each pair
-      "ldrd r2, r3, [r1], #8\n"
-      "ldr lr, [r0]\n"
-      "smlad r4, r2, lr, r4\n"
-      "smlad r5, r3, lr, r5\n"
-      "add r0, r0, r11\n"
-      "ldr lr, [r0]\n"
-      "smlad r6, r2, lr, r6\n"
-      "smlad r7, r3, lr, r7\n"
-      "subs r12, #1\n"
-      "bne 6b\n"
-      "7:\n"
-      "ldrd r2, r0, [sp, #60]\n"
-      "add r0, r0, #4\n"
-      "subs r2, #1\n"
-      "bne 3b\n"
-      "ldr r12, [sp, #52]\n"
-      "ldm sp, {r0, r1, r2, r3}\n"
-      "lsl r4, r4, r12\n"
-      "lsl r5, r5, r12\n"
-      "lsl r6, r6, r12\n"
-      "lsl r7, r7, r12\n"
-      "add r4, r4, r0\n"
-      "add r5, r5, r0\n"
-      "add r6, r6, r0\n"
-      "add r7, r7, r0\n"
-      "smmlar r4, r4, r1, r2\n"
-      "smmlar r5, r5, r1, r2\n"
-      "smmlar r6, r6, r1, r2\n"
-      "smmlar r7, r7, r1, r2\n"
-      "usat r4, %[bits], r4\n"
-      "usat r5, %[bits], r5\n"
-      "usat r6, %[bits], r6\n"
-      "usat r7, %[bits], r7\n"
-      "strb r4, [r3], #16\n"
-      "strb r5, [r3, #-12]\n"
-      "strb r6, [r3, #-8]\n"
-      "strb r7, [r3, #-4]\n"
-      "ldr r0, [sp, #56]\n"
-      "add r0, r0, r9, lsl #1\n"
-      "str r0, [sp, #56]\n"
-      "ldr r1, [sp, #16]\n"
-      "str r3, [sp, #12]\n"
-      "cmp r3, r1\n"
-      "bne 2b\n"
-      "ldr r4, [sp, #36]\n"
-      "sub r3, r3, r4\n"
-      "add r1, r1, #1\n"
-      "strd r3, r1, [sp, #12]\n"
-      "ldrd r4, r5, [sp, #24]\n"
-      "add r4, r4, r5, lsl #2\n"
-      "str r4, [sp, #24]\n"
-      "ldr r7, [sp, #20]\n"
-      "ldr r0, [sp, #32]\n"
-      "cmp r7, r0\n"
-      "bne 1b\n"
-      "add sp, #68\n"
-      "pop {r4-r11, pc}\n"
-      :
-      : [bits] "I"(kOutputBits));
-}
+//     sp + 0 bias          36 out          52 phase          68 run
+//       16 multiplier      40 end          56 weights_end    72 skip
+//       32 zero_point      44 out_step     60 run_end        76 left_shift
+//                          48 ring_step    64 entry          80 ring
+
+#define TFMIX_BEGIN_PIXELS_ \
+  "push {r4-r11, lr}\n"     \
+  "sub sp, #84\n"           \
+  "mov lr, sp\n"            \
+  "ldm r0!, {r1-r12}\n"     \
+  "stm lr!, {r1-r12}\n"     \
+  "ldm r0, {r1-r9}\n"       \
+  "stm lr, {r1-r9}\n"       \
+  "mov r0, r9\n"
+
+#define TFMIX_PAIR_              \
+  "ldm r0!, {r8-r11}\n"          \
+  "ldm r1!, {r2, r3, r12, lr}\n" \
+  "smlad r4, r8, r2, r4\n"       \
+  "smlad r5, r9, r3, r5\n"       \
+  "smlad r6, r10, r12, r6\n"     \
+  "smlad r7, r11, lr, r7\n"
+
+// `store_` is str, strh or strb.
+#define TFMIX_END_PIXEL_(store_)        \
+  "add lr, sp, #16\n"                   \
+  "ldm lr, {r1, r2, r3, r8-r12, lr}\n"  \
+  "smmlar r4, r4, r1, r9\n"             \
+  "smmlar r5, r5, r2, r9\n"             \
+  "smmlar r6, r6, r3, r9\n"             \
+  "smmlar r7, r7, r8, r9\n"             \
+  "usat r4, %[bits], r4\n"              \
+  "usat r5, %[bits], r5\n"              \
+  "usat r6, %[bits], r6\n"              \
+  "usat r7, %[bits], r7\n"              \
+  "orr r4, r4, r5, lsl %[bits]\n"       \
+  "orr r6, r6, r7, lsl %[bits]\n"       \
+  "orr r4, r4, r6, lsl %[two]\n" store_ \
+  " r4, [r10]\n"                        \
+  "add r0, lr\n"                        \
+  "add r10, r12\n"                      \
+  "str r10, [sp, #36]\n"                \
+  "cmp r10, r11\n"                      \
+  "bne 1b\n"                            \
+  "add sp, #84\n"                       \
+  "pop {r4-r11, pc}\n"
+
+// 3 x 3 windows, without a left shift: two runs of three pairs.
+#define TFMIX_PIXELS_3X3_(store_)                                \
+  TFMIX_BEGIN_PIXELS_                                            \
+  "1:\n"                                                         \
+  "ldm sp, {r4-r7}\n"                                            \
+  "ldr lr, [sp, #52]\n"                                          \
+  "ldm lr, {r1, r2, r3}\n"                                       \
+  "strd r2, r3, [sp, #48]\n" TFMIX_PAIR_ TFMIX_PAIR_ TFMIX_PAIR_ \
+  "add r1, r1, #48\n" TFMIX_PAIR_ TFMIX_PAIR_ TFMIX_PAIR_        \
+  TFMIX_END_PIXEL_(store_)
+
+// Any windows. A turn of the inner loop is four pairs; the first turn of a run begins `entry` bytes
+// behind its beginning, where the pairs that are left make whole turns.
+#define TFMIX_PIXELS_(store_) \
+  TFMIX_BEGIN_PIXELS_         \
+  "1:\n"                                                 \
+  "ldm sp, {r4-r7}\n"                                    \
+  "ldr lr, [sp, #52]\n"                                  \
+  "add r12, sp, #48\n"                                   \
+  "ldm lr, {r1, r2, r3, r8, r9, r10}\n"                  \
+  "stm r12, {r2, r3, r8, r9, r10}\n"                     \
+  "2:\n"                                                 \
+  "add pc, r10\n"                                        \
+  "nop\n"                                                \
+  "3:\n" TFMIX_PAIR_ TFMIX_PAIR_ TFMIX_PAIR_ TFMIX_PAIR_ \
+  "ldrd r2, r3, [sp, #56]\n"                             \
+  "cmp r1, r2\n"                                         \
+  "beq 5f\n"                                             \
+  "cmp r1, r3\n"                                         \
+  "bne 3b\n"                                             \
+  "ldrd r2, r3, [sp, #68]\n"                             \
+  "ldr r10, [sp, #64]\n"                                 \
+  "add r1, r3\n"                                         \
+  "add r2, r1\n"                                         \
+  "str r2, [sp, #60]\n"                                  \
+  "b 2b\n"                                               \
+  "5:\n"                                                 \
+  "ldr r2, [sp, #76]\n"                                  \
+  "cbnz r2, 6f\n"                                        \
+  "4:\n" TFMIX_END_PIXEL_(store_)                        \
+  "6:\n"                                                 \
+  "ldm sp, {r8-r11}\n"                                   \
+  "sub r4, r8\n"                                         \
+  "sub r5, r9\n"                                         \
+  "sub r6, r10\n"                                        \
+  "sub r7, r11\n"                                        \
+  "lsl r4, r2\n"                                         \
+  "lsl r5, r2\n"                                         \
+  "lsl r6, r2\n"                                         \
+  "lsl r7, r2\n"                                         \
+  "add r4, r8\n"                                         \
+  "add r5, r9\n"                                         \
+  "add r6, r10\n"                                        \
+  "add r7, r11\n"                                        \
+  "b 4b\n"
+
+#define TFMIX_DEFINE_PIXELS_(name_, code_)                                            \
+  template <int kOutputBits>                                                          \
+  __attribute__((naked, noinline)) void name_(const PixelRow&) {                      \
+    if constexpr (kOutputBits == 8) {                                                 \
+      __asm__(code_("str") : : [bits] "I"(kOutputBits), [two] "I"(2 * kOutputBits));  \
+    } else if constexpr (kOutputBits == 4) {                                          \
+      __asm__(code_("strh") : : [bits] "I"(kOutputBits), [two] "I"(2 * kOutputBits)); \
+    } else {                                                                          \
+      __asm__(code_("strb") : : [bits] "I"(kOutputBits), [two] "I"(2 * kOutputBits)); \
+    }                                                                                 \
+  }
+TFMIX_DEFINE_PIXELS_(DotPixels3x3, TFMIX_PIXELS_3X3_)
+TFMIX_DEFINE_PIXELS_(DotPixels, TFMIX_PIXELS_)
+
+#undef TFMIX_BEGIN_PIXELS_
+#undef TFMIX_PAIR_
+#undef TFMIX_END_PIXEL_
+#undef TFMIX_PIXELS_3X3_
+#undef TFMIX_PIXELS_
+#undef TFMIX_DEFINE_PIXELS_
 
 #endif  // TFMIX_EMULATE_DSP
 

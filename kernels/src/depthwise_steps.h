@@ -3,6 +3,7 @@
 //     ExpandRow      input bits    packed image row  -> pairs of int16, channel by channel
 //     ExpandWeights  weight bits   packed weights    -> pairs of int16, zero point subtracted
 //     StoreRow       output bits   bytes             -> packed output row
+//     StorePixel     output bits   packed elements   -> packed output, where it is no whole bytes
 //
 // They work on groups of four channels. Where the four of a pixel fill whole bytes they are one
 // load or store; what an odd number of channels leaves is put together bit by bit.
@@ -12,6 +13,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "channel_group.h"
 #include "depthwise_layout.h"
@@ -41,62 +43,96 @@ inline FourPairs PairUp(uint32_t a, uint32_t b) {
 
 // ---- Input --------------------------------------------------------------------------------------
 
+// Four packed elements, all `value`.
+template <int kBits>
+inline uint32_t FourTimes(int32_t value) {
+  return static_cast<uint32_t>(value) * (kBits == 8 ? 0x01010101u : kBits == 4 ? 0x1111u : 0x55u);
+}
+
 // The image columns that a piece of the output needs, and their places in the ring. Place 2 * i and
 // 2 * i + 1 of channel k are the halves of the pair at i * pair_step + k * channel_step.
 struct ImagePiece {
   const uint8_t* image;
   ChannelGroup group;
+  int32_t multiplicity;   // output channels that read an input channel
+  int32_t first_channel;  // of the output
+  bool whole_bytes;       // the group's channels are, in every pixel, and each is read once
   int32_t row_step, column_step;
-  int32_t first;  // column
-  int32_t place;  // of the first column; before it lies padding
-  int32_t count;  // of columns
+  int32_t first_element;  // of row 0
+  int32_t place;          // of the first column; before it lies padding
+  int32_t count;          // of columns
   int32_t pair_step, channel_step;
+  int32_t zero_point;
 };
 
-// The columns of image row `row` into their places. The padding is already there.
+// Packed channels of the input -> of each output channel the one that it reads.
+template <int kBits>
+TFMIX_FOR_SIZE uint32_t LoadChannels(const ImagePiece& piece, int32_t index) {
+  uint32_t packed = LoadBits<kBits>(piece.image, index, piece.group.count);
+  uint32_t result = 0;
+  int32_t next = piece.first_channel % piece.multiplicity;
+  for (int32_t k = 0; k < kGroup; ++k) {
+    result |= (packed & kMaxLevel<kBits>) << k * kBits;
+    if (++next == piece.multiplicity) next = 0, packed >>= kBits;
+  }
+  return result;
+}
+
+// A pair of each channel, `step` words apart.
+inline void WritePairs(const FourPairs& pairs, int32_t step, Int16Pair* out) {
+  out[0] = pairs.k0;
+  out[step] = pairs.k1;
+  out[2 * step] = pairs.k2;
+  out[3 * step] = pairs.k3;
+}
+
+// ExpandRow, element by element.
+template <int kBits>
+TFMIX_FOR_SIZE void ExpandRowSlowly(const ImagePiece& piece, int32_t index, uint32_t padding,
+                                    Int16Pair* out) {
+  uint32_t first = padding;
+  bool second = (piece.place & 1) != 0;
+  for (int32_t left = piece.count; left != 0; --left, index += piece.column_step) {
+    const uint32_t channels = LoadChannels<kBits>(piece, index);
+    const bool last = left == 1 && !second;
+    if (second || last) {
+      WritePairs(last ? PairUp<kBits>(channels, padding) : PairUp<kBits>(first, channels),
+                 piece.channel_step, out);
+      out += piece.pair_step;
+    }
+    first = channels;
+    second = !second;
+  }
+}
+
+// The columns of image row `row` into their places. Pairs of padding are already there.
 template <int kBits>
 void ExpandRow(const ImagePiece& piece, int32_t row, Int16Pair* ring) {
   const int32_t pair_step = piece.pair_step, channel_step = piece.channel_step;
-  const int32_t step = piece.column_step;
-  int32_t index = row * piece.row_step + piece.first * step + piece.group.first;
-  int32_t count = piece.count;
+  const int32_t index = row * piece.row_step + piece.first_element;
+  const uint32_t padding = FourTimes<kBits>(piece.zero_point);
   Int16Pair* out = ring + (piece.place >> 1) * pair_step;
-  // One half of the pairs at `out`.
-  const int32_t last_channel = 3 * channel_step;
-  // One half of the pairs at `out`.
-  const auto write_half = [&](int32_t half, uint32_t packed) {
-    const FourPairs values = PairUp<kBits>(packed, 0);
-    const auto write = [&](Int16Pair* pair, Int16Pair value) {
-      std::memcpy(reinterpret_cast<int16_t*>(pair) + half, &value, sizeof(int16_t));
-    };
-    write(out, values.k0);
-    write(out + channel_step, values.k1);
-    write(out + 2 * channel_step, values.k2);
-    write(out + last_channel, values.k3);
-  };
-
-  if (!FillsBytes<kBits>(piece.group)) {
-    for (int32_t half = piece.place & 1; count != 0; --count, index += step, half ^= 1) {
-      write_half(half, LoadBits<kBits>(piece.image, index, piece.group.count));
-      out += half * pair_step;
-    }
-    return;
-  }
+  if (!piece.whole_bytes) return ExpandRowSlowly<kBits>(piece, index, padding, out);
 
   const uint8_t* in = piece.image + index / kPerByte<kBits>;
-  const int32_t pixel = step / kPerByte<kBits>;  // in bytes
+  const int32_t pixel = piece.column_step / kPerByte<kBits>;  // in bytes
+  int32_t count = piece.count;
   if ((piece.place & 1) != 0) {
-    write_half(1, LoadBytes<kBits>(in));
+    WritePairs(PairUp<kBits>(padding, LoadBytes<kBits>(in)), channel_step, out);
     in += pixel, out += pair_step, --count;
   }
-  for (int32_t i = count >> 1; i > 0; --i, in += 2 * pixel, out += pair_step) {
-    const FourPairs pairs = PairUp<kBits>(LoadBytes<kBits>(in), LoadBytes<kBits>(in + pixel));
-    out[0] = pairs.k0;
-    out[channel_step] = pairs.k1;
-    out[2 * channel_step] = pairs.k2;
-    out[last_channel] = pairs.k3;
+  const auto write_pairs = [&](int32_t step) {
+    for (; count >= 2; count -= 2, in += 2 * pixel, out += pair_step) {
+      WritePairs(PairUp<kBits>(LoadBytes<kBits>(in), LoadBytes<kBits>(in + pixel)), step, out);
+    }
+  };
+  // A step that the compiler knows takes fewer instructions.
+  if (channel_step == 1) {
+    write_pairs(1);
+  } else {
+    write_pairs(channel_step);
   }
-  if ((count & 1) != 0) write_half(0, LoadBytes<kBits>(in));
+  if (count != 0) WritePairs(PairUp<kBits>(LoadBytes<kBits>(in), padding), channel_step, out);
 }
 
 // ---- Weights ------------------------------------------------------------------------------------
@@ -108,50 +144,72 @@ struct PackedWeights {
   int32_t left_shift;  // applied to the weights, so that it need not be to the sums
 };
 
-// How the taps of a window row make pairs: the i-th begins at tap Begin(i).
-struct TapPairs {
-  int32_t count;
-  int32_t odd_step;  // from an even pair to the odd one beside it
-
-  int32_t Begin(int32_t i) const { return (i & ~1) + ((i & 1) != 0 ? odd_step : 0); }
-};
-
-// The pairs of all window rows of four channels, twice over; channel k from
-// table[k * channel_step] on. Taps outside the window are zero.
+// The weights of four channels, [pair][row, twice if they have to rotate][channel]: first the pairs
+// of taps of a window that begins in the low half of a pair, then those of one that begins in the
+// high half. Taps outside the window have the zero point's weight, which is 0.
 template <int kBits>
 void ExpandWeights(const DepthwiseAxes& axes, const ChannelGroup& group, const PackedWeights& w,
-                   const TapPairs& taps, int32_t channel_step, Int16Pair* table) {
-  const bool fills_bytes = FillsBytes<kBits>(group);
-  const auto zero_point = [&](int32_t k) {
-    const int32_t value = w.zero_points[w.per_channel && k < group.count ? group.first + k : 0];
-    return static_cast<uint32_t>(value & kMaxLevel<kBits>) * 0x10001u << w.left_shift;
-  };
-  const FourPairs zero_points = {zero_point(0), zero_point(1), zero_point(2), zero_point(3)};
-  const int32_t width = axes.columns.kernel;
-  const int32_t copy = axes.rows.kernel * taps.count;
-  for (int32_t row = 0; row < axes.rows.kernel; ++row) {
-    const int32_t begin = row * axes.rows.weight_step + group.first;
-    const auto load = [&](int32_t tap) {
-      const int32_t index = begin + tap * axes.columns.weight_step;
-      return fills_bytes ? LoadBytes<kBits>(w.values + index / kPerByte<kBits>)
-                         : LoadBits<kBits>(w.values, index, group.count);
-    };
-    for (int32_t i = 0; i < taps.count; ++i, ++table) {
-      const int32_t tap = taps.Begin(i);
-      uint32_t mask = 0, first = 0, second = 0;
-      if (tap >= 0 && tap < width) mask |= 0xFFFF, first = load(tap);
-      if (tap + 1 < width) mask |= 0xFFFF0000, second = load(tap + 1);
-      const FourPairs pairs = PairUp<kBits>(first, second);
-      Int16Pair* out = table;
-      const auto write = [&](Int16Pair pair, Int16Pair zero_point) {
-        out[0] = out[copy] = Ssub16(pair << w.left_shift, zero_point) & mask;
-        out += channel_step;
-      };
-      write(pairs.k0, zero_points.k0);
-      write(pairs.k1, zero_points.k1);
-      write(pairs.k2, zero_points.k2);
-      write(pairs.k3, zero_points.k3);
+                   Int16Pair* table) {
+  uint32_t padding = 0;
+  if (!w.per_channel) {
+    padding = FourTimes<kBits>(w.zero_points[0] & kMaxLevel<kBits>);
+  } else if (kBits == 8 && group.count == kGroup) {
+    padding = LoadWord(w.zero_points + group.first);
+  } else {
+    for (int32_t k = 0; k < group.count; ++k) {
+      const int32_t value = w.zero_points[group.first + k] & kMaxLevel<kBits>;
+      padding |= static_cast<uint32_t>(value) << k * kBits;
     }
+  }
+  const int32_t left_shift = w.left_shift;
+  const FourPairs zero_points = PairUp<kBits>(padding, padding);
+  const Int16Pair zero_point0 = zero_points.k0 << left_shift;
+  const Int16Pair zero_point1 = zero_points.k1 << left_shift;
+  const Int16Pair zero_point2 = zero_points.k2 << left_shift;
+  const Int16Pair zero_point3 = zero_points.k3 << left_shift;
+  const uint8_t* const values = w.values;
+  const bool fills_bytes = FillsBytes<kBits>(group);
+  const bool any_from_high = axes.AnyFromHigh();
+  const int32_t rows = axes.rows.kernel, row_step = axes.rows.weight_step;
+  const int32_t columns = axes.columns.kernel, column_step = axes.columns.weight_step;
+  const int32_t pair_step = axes.CopiesOfWeights() * kGroup * rows;
+  const int32_t copy = pair_step - kGroup * rows;
+  const auto load = [&](int32_t index) {
+    return fills_bytes ? LoadBytes<kBits>(values + index / kPerByte<kBits>)
+                       : LoadBits<kBits>(values, index, group.count);
+  };
+  // Pairs are made in the order of their first taps: high and low in turn, or low ones only.
+  const int32_t last = any_from_high ? 0 : 1;  // taps left for a pair
+  const int32_t step = any_from_high ? pair_step : 2 * pair_step;
+  Int16Pair* even_table = any_from_high ? table + axes.PairsFromLow() * pair_step : table;
+  Int16Pair* odd_table = any_from_high ? table : table + pair_step;
+  int32_t row_index = group.first;
+  for (int32_t row = 0; row < rows; ++row, row_index += row_step) {
+    Int16Pair* out = even_table;
+    Int16Pair* next_out = odd_table;
+    int32_t index = row_index;
+    uint32_t first = padding;
+    for (int32_t left = columns; left >= last; --left) {
+      if (!any_from_high) {
+        first = load(index);
+        index += column_step;
+        --left;
+      }
+      uint32_t second = padding;
+      if (left > 0) second = load(index);
+      index += column_step;
+      const FourPairs pairs = PairUp<kBits>(first, second);
+      first = second;
+      const FourPairs weights = {
+          Ssub16(pairs.k0 << left_shift, zero_point0), Ssub16(pairs.k1 << left_shift, zero_point1),
+          Ssub16(pairs.k2 << left_shift, zero_point2), Ssub16(pairs.k3 << left_shift, zero_point3)};
+      WritePairs(weights, 1, out);
+      if (copy != 0) WritePairs(weights, 1, out + copy);
+      out += step;
+      std::swap(out, next_out);
+    }
+    even_table += kGroup;
+    odd_table += kGroup;
   }
 }
 
@@ -173,6 +231,14 @@ void StoreRow(const ChannelGroup& group, const uint8_t* stage, int32_t count, in
   for (; count != 0; --count, out += step, stage += kGroup) {
     StoreBytes<kBits>(LoadWord(stage), out);
   }
+}
+
+// The four elements of a pixel, of which the first group.count count, go to element `index` and
+// following.
+template <int kBits>
+TFMIX_FOR_SIZE void StorePixel(const ChannelGroup& group, uint32_t packed, int32_t index,
+                               uint8_t* output) {
+  StoreBits<kBits>(SpreadFour<kBits>(packed), index, group.count, output);
 }
 
 }  // namespace tfmix

@@ -9,8 +9,8 @@ namespace tfmix::fully_connected {
 
 template <int kInputBits, Lanes kLanes>
 int32_t ExpandColumn(const uint8_t* input, int32_t count, uint32_t* column) {
-  ColumnWriter<1, kLanes> writer(column);
-  writer.template Fill<kInputBits>(input, count);
+  ColumnWriter<1, kInputBits, kLanes> writer(column);
+  writer.Fill(input, count);
   return writer.Finish();
 }
 

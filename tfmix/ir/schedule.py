@@ -110,22 +110,27 @@ def depthwise_scratch_bytes(
     window: tuple[int, int], strides: tuple[int, int], output: tuple[int, int]
 ) -> int:
     """What depthwise_conv2d holds of four channels: the input rows under the window and the
-    weights, both as pairs of int16, and one output row; see kernels/src/depthwise_layout.h.
+    weights, both as pairs of int16, and of wide rows one output row; see
+    kernels/src/depthwise_layout.h.
 
-    window, strides, output: (rows, columns). The image lies on its side where that makes fewer
-    blocks of four output columns; at most 64 columns are computed at a time.
+    window, strides, output: (rows, columns). The image lies on its side where that makes its rows
+    longer, or else the window's; at most 64 columns are computed at a time.
     """
     (kernel_rows, kernel_columns), (_, stride), (rows, columns) = window, strides, output
-    if columns * -(-rows // 4) < rows * -(-columns // 4):
+    if (columns, kernel_columns) < (rows, kernel_rows):
         kernel_rows, kernel_columns, stride = kernel_columns, kernel_rows, strides[0]
-        columns = rows
-    if columns == 1:
-        stride = 1
-    columns = -(-min(columns, 64) // 4) * 4
-    window_pairs = kernel_columns // 2 + 1
-    ring_pairs = (columns - 1) * stride // 2 + window_pairs
-    # Of four channels, pairs of 4 bytes: the weights at both parities, twice over.
-    return 16 * kernel_rows * ring_pairs + 64 * kernel_rows * window_pairs + 4 * columns
+        rows, columns = columns, rows
+    wide = (kernel_rows, kernel_columns, stride) == (3, 3, 1) and columns >= 12
+    # Windows begin in the low halves of pairs, but where the stride is odd every second one.
+    weight_pairs = (kernel_columns + 1) // 2
+    if columns > 1 and stride % 2:
+        weight_pairs += kernel_columns // 2 + 1
+    weight_copies = 2 if rows > 1 and kernel_rows > 1 else 1
+    columns = min(columns, 64)
+    if wide:
+        columns = -(-columns // 4) * 4
+    ring_pairs = ((columns - 1) * stride + kernel_columns + 1) // 2
+    return 16 * kernel_rows * (ring_pairs + weight_copies * weight_pairs) + wide * 4 * columns
 
 
 def node_scratch_bytes(graph: Graph, node: Node) -> int:

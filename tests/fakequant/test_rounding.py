@@ -23,7 +23,7 @@ STEPS = 20
 
 
 def residual_net() -> tf_keras.Model:
-    """Six weighted layers, two batch norms, a shortcut; small enough to learn in seconds."""
+    """Four weighted layers, a batch norm, a shortcut; small enough to learn in seconds."""
 
     def build(x):
         x = layers.Conv2D(6, 3, 2, "same", activation="relu", name="stem")(x)
@@ -31,8 +31,6 @@ def residual_net() -> tf_keras.Model:
         y = layers.ReLU()(layers.BatchNormalization(name="a_bn")(y))
         y = layers.Conv2D(6, 3, padding="same", name="b")(y)
         x = layers.ReLU()(layers.Add(name="sum")([x, y]))
-        x = layers.DepthwiseConv2D(3, use_bias=False, name="dw")(x)
-        x = layers.Conv2D(8, 1, activation="relu", name="pw")(x)
         x = layers.GlobalAveragePooling2D(name="pool")(x)
         return layers.Dense(5, activation="softmax", name="dense")(x)
 
@@ -67,8 +65,15 @@ def test_blocks_hold_a_branch_and_its_shortcut():
     assert names(blocks_of(as_graph(residual_net()))) == [
         ["stem"],
         ["a", "b", "sum"],
-        ["dw", "pw"],
         ["pool", "dense", "dense_softmax"],
+    ]
+
+
+def test_a_depthwise_goes_with_the_pointwise_after_it():
+    assert names(blocks_of(graphs.mobilenet_v1()))[:3] == [
+        ["conv1"],
+        ["dw1", "pw1"],
+        ["dw2", "pw2"],
     ]
 
 
@@ -103,9 +108,9 @@ def test_comes_closer_to_the_float_network():
     fresh = random_inputs(model, 200, seed=5)
     before = divergence(model, qmodel, fresh)
     results = learn_rounding(qmodel, X, steps=300, verbose=0)
-    assert [r.nodes[0] for r in results] == ["stem", "a", "dw", "pool"]
-    assert all(r.after <= r.before for r in results)
-    assert sum(r.after < 0.9 * r.before for r in results) >= 2
+    assert [r.nodes[0] for r in results] == ["stem", "a", "pool", "stem"]
+    assert results[-1].nodes == tuple(node.name for node in as_graph(model).nodes)
+    assert all(r.after < 0.95 * r.before for r in results)
     assert divergence(model, qmodel, fresh) < 0.85 * before
 
 
@@ -195,8 +200,8 @@ def test_a_random_network_of_random_bits(seed):
 def test_prints_a_line_for_each_block(capsys):
     learn_rounding(quantized(4), X, steps=2)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[0] for line in lines] == [f"rounding {i}/4" for i in (1, 2, 3, 4)]
-    assert lines[1].startswith("rounding 2/4  a .. sum: error ")
+    starts = ["rounding 1/3  stem", "rounding 2/3  a .. sum", "rounding 3/3  pool .. dense_softmax"]
+    assert [line.split(":")[0] for line in lines] == [*starts, "whole network"]
 
 
 # -- resuming -----------------------------------------------------------------------------------
@@ -217,7 +222,7 @@ def kill_after(monkeypatch, blocks: int) -> None:
     monkeypatch.setattr(rounding._State, "add", killing)
 
 
-@pytest.mark.parametrize("blocks", [1, 4])
+@pytest.mark.parametrize("blocks", [1, 3])
 def test_goes_on_after_the_last_block_done(blocks, tmp_path, monkeypatch):
     whole = quantized(2)
     expected = learn_rounding(whole, X, steps=STEPS, verbose=0)
@@ -243,7 +248,7 @@ def test_the_state_of_something_else_is_refused(tmp_path):
     learn_rounding(qmodel, X, steps=2, verbose=0, state_dir=tmp_path)
     already = qmodel.get_weights()
     policy = tfmix.QuantizationPolicy.uniform(qmodel, 2)
-    other = policy.replace(weights={"pw": 4})
+    other = policy.replace(weights={"b": 4})
     for weights, bits, x, settings in (
         (original, other, X, {"steps": 2}),
         (original, policy, X[1:], {"steps": 2}),

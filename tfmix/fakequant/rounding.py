@@ -26,7 +26,7 @@ import tensorflow as tf
 import tf_keras
 
 from tfmix.errors import TfmixError
-from tfmix.fakequant.apply import BoundQuantizer, get_policy, require_quantized
+from tfmix.fakequant.apply import BoundQuantizer, get_policy, require_quantized, unwrap
 from tfmix.fakequant.bias_correction import offset_variable, shift_output
 from tfmix.fakequant.calibrate import MAX_SAMPLES, inputs_from
 from tfmix.fakequant.layerwise import (
@@ -37,6 +37,8 @@ from tfmix.fakequant.layerwise import (
     in_batches,
 )
 from tfmix.fakequant.quantizers import MinMaxWeightQuantizer
+from tfmix.fakequant.rebuild import build_float
+from tfmix.frontend.keras import read
 from tfmix.ir.graph import WEIGHTED_OPS, Graph, Node, Op
 from tfmix.ir.quant import BIT_WIDTHS, max_level
 
@@ -139,55 +141,72 @@ def learn_rounding(
     where `state_dir` holds the state of something else, or cannot be written.
     """
     require_quantized(model)
+    if reference is None:  # as it is now: the kernels are about to change
+        reference = build_float(read(model, unwrap))
     layers, source = Layerwise(model), float_layers(model, reference)
     graph = layers.graph
     x = inputs_from(data, graph, samples)
     settings = (steps, min(batch_size, len(x)), seed)
     state = _State.open(state_dir, model, layers, x, settings)
-    found = LiveTensors(graph, in_batches(partial(layers.quantize, graph.input), [x]))
-    wanted = LiveTensors(source.graph, x)
-    float_nodes = {node.name: node for node in source.graph.nodes}
+    quantized_x = in_batches(partial(layers.quantize, graph.input), [x])
+    found, wanted = LiveTensors(graph, quantized_x), LiveTensors(source.graph, x)
     blocks = blocks_of(graph)
-    for index, nodes in enumerate(blocks):
-        start = time.monotonic()
+    for index, nodes in enumerate((*blocks, graph.nodes)):
+        start, whole = time.monotonic(), index == len(blocks)
+        if whole:
+            found, wanted = LiveTensors(graph, quantized_x), LiveTensors(source.graph, x)
         learner = None
         if index >= len(state.results):
-            learner = _Block(layers, nodes, found[nodes[0].inputs[0]])
-        for node in nodes:
-            twin = float_nodes[node.name]
-            y = in_batches(partial(source.linear, twin), wanted.inputs_of(twin))
-            if learner is not None:
-                learner.expect(node, y)
-            wanted.put(twin.output, in_batches(partial(source.finish, twin), [y]))
-            if learner is not None and node is learner.last:
-                learner.target = wanted[twin.output]
+            learner = _Block(layers, nodes, found[nodes[0].inputs[0]], rounds=not whole)
+        _run_float(source, nodes, wanted, learner)
         if learner is not None:
             before, after = learner.learn(steps, settings[1], np.random.default_rng((seed, index)))
             state.add(BlockResult(tuple(node.name for node in nodes), before, after))
         if verbose:
             _report(index, len(blocks), state.results[index], time.monotonic() - start)
-        for node in nodes:
-            found.put(node.output, in_batches(partial(layers.run, node), found.inputs_of(node)))
+        if not whole:
+            for node in nodes:
+                y = in_batches(partial(layers.run, node), found.inputs_of(node))
+                found.put(node.output, y)
     return tuple(state.results)
+
+
+def _run_float(
+    source: Layerwise, nodes: tuple[Node, ...], tensors: LiveTensors, learner: _Block | None
+) -> None:
+    """Runs the float twins of `nodes`, and shows the learner what they give."""
+    twins = {node.name: node for node in source.graph.nodes}
+    for node in nodes:
+        twin = twins[node.name]
+        y = in_batches(partial(source.linear, twin), tensors.inputs_of(twin))
+        if learner is not None:
+            learner.expect(node, y)
+        y = in_batches(partial(source.finish, twin), [y])
+        if learner is not None and node is learner.last:
+            learner.target = y
+        tensors.put(twin.output, y)
 
 
 def _report(index: int, count: int, result: BlockResult, seconds: float) -> None:
     first, last = result.nodes[0], result.nodes[-1]
-    name = first if first == last else f"{first} .. {last}"
-    print(
-        f"rounding {index + 1}/{count}  {name}: error {result.before:.3g} -> {result.after:.3g}, "
-        f"{seconds:.0f} s",
-        flush=True,
-    )
+    what = f"rounding {index + 1}/{count}  {first if first == last else f'{first} .. {last}'}"
+    if index == count:
+        what = "whole network"
+    print(f"{what}: error {result.before:.3g} -> {result.after:.3g}, {seconds:.0f} s", flush=True)
 
 
 # -- one block --------------------------------------------------------------------------------
 
 
 class _Block:
-    """Learns one block: its rounding, an offset per output channel, its activations' steps."""
+    """Learns one block: its rounding, an offset per output channel, its activations' steps.
 
-    def __init__(self, layers: Layerwise, nodes: tuple[Node, ...], inputs: np.ndarray):
+    rounds: False leaves the kernels as they are, and learns the others.
+    """
+
+    def __init__(
+        self, layers: Layerwise, nodes: tuple[Node, ...], inputs: np.ndarray, *, rounds: bool
+    ):
         self.layers = layers
         self.input = nodes[0].inputs[0]
         self.inputs = inputs
@@ -200,7 +219,9 @@ class _Block:
         self.kernels = {
             node.name: _SoftKernel(bound)
             for node in self.nodes
-            if (bound := layers.quantizers.weights.get(node.name)) and _bits(bound) in BIT_WIDTHS
+            if rounds
+            and (bound := layers.quantizers.weights.get(node.name))
+            and _bits(bound) in BIT_WIDTHS
         }
         self.steps = {
             node.output: _SoftStep(bound, node.output)
@@ -214,17 +235,19 @@ class _Block:
 
     def expect(self, node: Node, y: np.ndarray) -> None:
         """Hands over the float node's output before its ReLU: the unit of the node's offsets."""
-        if node.name in self.kernels and offset_variable(self.layers, node) is not None:
+        if node in self.nodes and offset_variable(self.layers, node) is not None:
             self._units[node.name] = _SLOW * max(float(y.std()), 1e-6)
             self.offsets[node.name] = tf.Variable(np.zeros(y.shape[-1], np.float32))
 
     def learn(self, steps: int, batch_size: int, rng: np.random.Generator) -> tuple[float, float]:
         """Returns the block's error before and after; the model's variables hold the result."""
         before = self._error()
-        if not self.kernels or before < _LEAST_ERROR:
+        if before < _LEAST_ERROR:
             return before, before
         free = [kernel.logits for kernel in self.kernels.values()]
         free += [step.variable for step in self.steps.values()] + list(self.offsets.values())
+        if not free:
+            return before, before
         optimizer = tf_keras.optimizers.Adam(_LEARNING_RATE, jit_compile=False)
         optimizer.build(free)
         for kernel in self.kernels.values():
@@ -236,7 +259,8 @@ class _Block:
             with tf.GradientTape() as tape:
                 y = self._run(tf.gather(inputs, chosen))
                 loss = tf.reduce_mean(self._errors(y, tf.gather(target, chosen))) / before
-                loss += weight * self._undecided(beta)
+                if self.kernels:
+                    loss += weight * self._undecided(beta)
             gradients = tape.gradient(loss, free)
             optimizer.apply_gradients(zip(gradients, free, strict=True))
 

@@ -11,11 +11,21 @@ from tfmix.fakequant.quantizers.lsq import LsqActivationQuantizer, LsqWeightQuan
 from tfmix.fakequant.quantizers.minmax import MinMaxWeightQuantizer
 from tfmix.fakequant.quantizers.pact import ActivationQuantizer
 from tfmix.fakequant.quantizers.ranges import least_error_grid, mse_ranges
+from tfmix.fakequant.quantizers.simulated import (
+    SIMULATED_BITS,
+    KMeansWeightQuantizer,
+    UniformWeightQuantizer,
+)
 
 #: Name -> class, as `quantize_model(weight_quantizer=...)` takes it.
 WEIGHT_QUANTIZERS: dict[str, type[WeightQuantizer]] = {
     "lsq": LsqWeightQuantizer,
     "minmax": MinMaxWeightQuantizer,
+}
+#: Name -> class, as `simulate(weight_quantizer=...)` takes it.
+SIMULATED_WEIGHT_QUANTIZERS: dict[str, type[WeightQuantizer]] = {
+    "kmeans": KMeansWeightQuantizer,
+    "uniform": UniformWeightQuantizer,
 }
 #: Name -> class, as `quantize_model(activation_quantizer=...)` takes it.
 ACTIVATION_QUANTIZERS: dict[str, type[RangeQuantizer]] = {
@@ -26,6 +36,8 @@ ACTIVATION_QUANTIZERS: dict[str, type[RangeQuantizer]] = {
 __all__ = [
     "ACTIVATION_QUANTIZERS",
     "FLOAT_BITS",
+    "SIMULATED_BITS",
+    "SIMULATED_WEIGHT_QUANTIZERS",
     "WEIGHT_QUANTIZERS",
     "ActivationQuantizer",
     "LsqActivationQuantizer",

@@ -48,7 +48,8 @@ class WeightQuantizer(Quantizer):
 
     def __call__(self, inputs: Any, training: Any, weights: Variables, **kwargs: Any) -> tf.Tensor:
         w = tf.convert_to_tensor(inputs)
-        return grid.unless_float(weights["bits"], w, lambda: self.fake_quant(w, weights))
+        # A choice by element: kernels are small, and branches are slow to trace.
+        return tf.where(grid.is_float(weights["bits"]), w, self.fake_quant(w, weights))
 
     def quantize(self, w: Any, variables: Variables) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """(q, scale, zero_point) of a float32 kernel at the bits now set, all float32.
@@ -139,7 +140,7 @@ class RangeQuantizer(Quantizer):
 
     def __call__(self, inputs: Any, training: Any, weights: Variables, **kwargs: Any) -> tf.Tensor:
         x = tf.cast(inputs, tf.float32)
-        passes = tf.convert_to_tensor(weights["bits"]) > BIT_WIDTHS[-1]
+        passes = grid.is_float(weights["bits"])
         if training:
             assigned = self._calibrate_on(x, weights)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,14 @@ _DOT_COLUMNS = 16
 
 
 def levels_of(bits: Any) -> tf.Tensor:
-    """2^bits - 1 as float32."""
-    bits = tf.convert_to_tensor(bits)
+    """2^bits - 1 as float32; for FLOAT_BITS any finite number, which no one looks at."""
+    bits = tf.minimum(bits, BIT_WIDTHS[-1])
     return tf.cast(tf.bitwise.left_shift(1, bits) - 1, tf.float32)
+
+
+def is_float(bits: Any) -> tf.Tensor:
+    """Whether a tensor of these bits passes unquantized."""
+    return tf.convert_to_tensor(bits) > BIT_WIDTHS[-1]
 
 
 def affine(low: tf.Tensor, high: tf.Tensor, levels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -54,11 +58,6 @@ def at_bits(values: Any, bits: Any) -> tf.Tensor:
     values = tf.convert_to_tensor(values)
     selected = tf.cast(tf.equal(bits, BIT_WIDTHS), values.dtype)
     return tf.tensordot(selected, values, 1)
-
-
-def unless_float(bits: Any, x: tf.Tensor, quantized: Callable[[], tf.Tensor]) -> tf.Tensor:
-    """`quantized()`, or x where bits are above 8."""
-    return tf.cond(tf.convert_to_tensor(bits) > BIT_WIDTHS[-1], lambda: tf.identity(x), quantized)
 
 
 def fused_fake_quant(

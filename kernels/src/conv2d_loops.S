@@ -42,36 +42,34 @@ w1      .req    lr
 
 @ Two channels, in w0 and w1, by four pixels: the first two pixels are loaded before w0 and w1 are
 @ unpacked, and the word behind, if there is a `next` one, once w0 is free, so that neither has to be
-@ waited for.
+@ waited for. Also otherwise the order is one that llvm-mca has found to wait little.
         .macro  LOAD_PIXELS
         ldrd    x0, x1, [column], #8
         .endm
 
         .macro  MULTIPLY_2_BY_4 next:vararg
-        smlad   r4, w0, x0, r4
         smlad   r8, w1, x0, r8
+        smlad   r4, w0, x0, r4
         smlad   r5, w0, x1, r5
         smlad   r9, w1, x1, r9
         LOAD_PIXELS
         smlad   r6, w0, x0, r6
         smlad   r7, w0, x1, r7
-        \next
         smlad   r10, w1, x0, r10
+        \next
         smlad   r11, w1, x1, r11
         .endm
 
 @ 8 bits: bytes 0 and 2 are the first channel's, 1 and 3 the second's.
-        .macro  UNPACK_w8
+        .macro  TILE_w8
         LOAD_PIXELS
+        ldr     w0, [weights], #4
         uxtb16  w1, w0, ror #8
         uxtb16  w0, w0
-        .endm
-
-        .macro  TILE_w8
-        ldr     w0, [weights], #4
-        UNPACK_w8
         MULTIPLY_2_BY_4 ldr w0, [weights], #4
-        UNPACK_w8
+        uxtb16  w1, w0, ror #8
+        LOAD_PIXELS
+        uxtb16  w0, w0
         MULTIPLY_2_BY_4
         .endm
 

@@ -55,7 +55,7 @@ PREFERENCE = 1e-6
 _NODES_PER_SOLVE = 20_000
 _EXCLUSIONS = 10
 _TIGHTENINGS = 20
-_MOST_USES = 600  # of shared items in FLASH, that a program with them may have
+_MOST_USES = 5000  # of shared items in FLASH, that a program with them may have
 #: FLASH limits closer than this are not told apart: constants lie at multiples of it in the file.
 _FLASH_RESOLUTION = 16
 

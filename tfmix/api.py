@@ -35,6 +35,7 @@ from tfmix.fakequant.calibrate import (
 from tfmix.fakequant.data import read_samples
 from tfmix.fakequant.quantizers import ACTIVATION_QUANTIZERS, WEIGHT_QUANTIZERS
 from tfmix.fakequant.rebuild import fold_batch_norm
+from tfmix.fakequant.simulation import require_deployable
 from tfmix.frontend.keras import problems_of, read
 from tfmix.frontend.loading import as_tf_keras
 from tfmix.integer.compare import warn_of_differences
@@ -291,8 +292,8 @@ def memory_report(
     model = as_tf_keras(model)
     graph = as_graph(model)
     if is_quantized(model):
-        policy = policy or get_policy(model)
         weights = flavour_of(model)
+        policy = policy or get_policy(model)
     elif policy is None:
         raise TfmixError("memory_report of a float model needs a policy")
     elif batch_norm == "fold" and isinstance(model, tf_keras.Model):
@@ -317,6 +318,7 @@ def convert(model: tf_keras.Model, data: Any = None) -> IntegerModel:
     the layer whose numbers 32 bits do not hold.
     """
     require_quantized(model)
+    require_deployable(model)
     integer_model = IntegerModel(convert_network(model))
     x = remembered_inputs(model) if data is None else inputs_from(data, graph_of(model))
     if x is not None:

@@ -18,7 +18,12 @@ from tfmix.fakequant._tfmot import (
     quantize_annotate_layer,
     quantize_apply,
 )
-from tfmix.fakequant.quantizers import ACTIVATION_QUANTIZERS, FLOAT_BITS, WEIGHT_QUANTIZERS
+from tfmix.fakequant.quantizers import (
+    ACTIVATION_QUANTIZERS,
+    FLOAT_BITS,
+    SIMULATED_WEIGHT_QUANTIZERS,
+    WEIGHT_QUANTIZERS,
+)
 from tfmix.fakequant.rebuild import build_float, float32_policy, free_name
 from tfmix.fakequant.scheme import (
     PREFIX,
@@ -60,7 +65,8 @@ def apply(
 ) -> tf_keras.Model:
     """The fake-quant model of `network`, all bits at 8, activation ranges not yet known.
 
-    The quantizers are names in WEIGHT_QUANTIZERS and ACTIVATION_QUANTIZERS.
+    The quantizers are names in WEIGHT_QUANTIZERS (or SIMULATED_WEIGHT_QUANTIZERS) and
+    ACTIVATION_QUANTIZERS.
     """
     model = build_float(network, input_carrier=_input_carrier(network.graph))
     configs = _plan(network.graph, per_channel, weight_quantizer, activation_quantizer)
@@ -85,7 +91,7 @@ def _plan(
     graph: Graph, per_channel: bool, weight_quantizer: str, activation_quantizer: str
 ) -> dict[str, MixedPrecisionConfig]:
     """Layer name -> config, for each layer of the normal form that is quantized."""
-    weights = WEIGHT_QUANTIZERS[weight_quantizer]
+    weights = {**WEIGHT_QUANTIZERS, **SIMULATED_WEIGHT_QUANTIZERS}[weight_quantizer]
     activations = ACTIVATION_QUANTIZERS[activation_quantizer]
     parts: dict[str, dict[str, Any]] = {
         # The input's range is a fact of the data, not something to learn.

@@ -132,7 +132,7 @@ class ModelEvaluator:
         return fisher_table(self.model, self._estimate_inputs, seed=self._seed)
 
     def recipe(self) -> dict[str, Any]:
-        """Arguments which, with a copy of the model, make an evaluator that gives the same values."""
+        """Arguments which, with a copy of the model, make an evaluator of the same values."""
         return {"data": self._samples, "train_data": self._train_samples, **self._settings}
 
     def identity(self) -> str:

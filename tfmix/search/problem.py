@@ -11,12 +11,14 @@ from tfmix.budget import Budget
 from tfmix.errors import TfmixError
 from tfmix.export.memory import memory_model
 from tfmix.fakequant.apply import graph_of, quantizers_of, require_quantized
+from tfmix.fakequant.simulation import require_deployable
 from tfmix.policy.cost.memory import MemoryModel
 from tfmix.policy.search.base import Pinned, SearchProblem
 
 
 def flavour_of(model: tf_keras.Model) -> Literal["per_channel", "per_layer"]:
-    """How the weights of a fake-quant model are scaled."""
+    """How a fake-quant model's weights are scaled. TfmixError where it can only be simulated."""
+    require_deployable(model)
     quantizers = quantizers_of(model).weights.values()
     per_channel = all(bound.quantizer.per_channel for bound in quantizers)
     return "per_channel" if per_channel else "per_layer"

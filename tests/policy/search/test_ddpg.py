@@ -229,14 +229,15 @@ def test_learns_which_action_each_step_wants(seed):
 
 
 def test_an_episode_costs_far_less_than_one_of_training():
-    """40 steps: 0.07 s on an idle core of 2026; the limit leaves room for a busy one."""
+    """40 steps: 0.07 s. Of processor time, since tests share their machine; the limit leaves room
+    for a slow one."""
     agent = DDPG(10, 20, rng())
     seconds = []
     for episode in range(4):
-        start = time.perf_counter()
+        start = time.process_time()
         agent.learn(steps(40), rng().random(40), -1.0, update=episode > 0)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds[1:]) < 0.4
+        seconds.append(time.process_time() - start)
+    assert min(seconds[1:]) < 0.3
 
 
 @pytest.mark.skipif(os.cpu_count() == 1, reason="one core has one thread")

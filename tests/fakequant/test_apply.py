@@ -14,7 +14,7 @@ from keras_models import random_inputs, small_cnn
 
 import tfmix
 from tfmix.errors import CalibrationError, TfmixError
-from tfmix.fakequant.apply import quantizers_of
+from tfmix.fakequant.apply import float_activations, init_ranges, quantizers_of
 from tfmix.ir.quant import BIT_WIDTHS
 
 CLASSES = 5
@@ -130,6 +130,35 @@ def test_a_policy_of_another_network_changes_nothing(qmodel):
 def test_a_float_model_has_no_policy(function):
     with pytest.raises(TfmixError, match="not a fake-quant model; make one with"):
         function(small_cnn())
+
+
+def test_activations_in_float_and_back(qmodel, data):
+    x = data[0]
+    policy = tfmix.QuantizationPolicy.uniform(qmodel, 4)
+    tfmix.set_policy(qmodel, policy)
+    all_at_4 = qmodel.predict(x, verbose=0)
+    with float_activations(qmodel):
+        weights_at_4 = qmodel.predict(x, verbose=0)
+    assert tfmix.get_policy(qmodel) == policy
+    np.testing.assert_array_equal(qmodel.predict(x, verbose=0), all_at_4)
+    policy = policy.replace(weights=dict.fromkeys(policy.weight_bits, 8))
+    tfmix.set_policy(qmodel, policy)
+    with pytest.raises(RuntimeError), float_activations(qmodel):
+        weights_at_8 = qmodel.predict(x, verbose=0)
+        raise RuntimeError
+    assert tfmix.get_policy(qmodel) == policy
+    expected = small_cnn().predict(x, verbose=0)
+    errors = [np.abs(y - expected).mean() for y in (all_at_4, weights_at_4, weights_at_8)]
+    assert errors[0] > errors[1] > errors[2] > 0
+
+
+def test_grids_of_weights_follow_the_kernels_when_asked_to(qmodel):
+    bound = quantizers_of(qmodel).weights["pw"]
+    before = bound.variables["log_step"].numpy()
+    bound.kernel.assign(2 * bound.kernel)
+    np.testing.assert_array_equal(bound.variables["log_step"], before)
+    init_ranges(qmodel)
+    np.testing.assert_allclose(bound.variables["log_step"], before + np.log(2), rtol=1e-4)
 
 
 # -- training -----------------------------------------------------------------------------------

@@ -10,10 +10,6 @@ from keras_models import chain
 import tfmix
 
 layers = tf_keras.layers
-SETTINGS = [
-    {"weight_quantizer": "lsq", "activation_quantizer": "lsq"},
-    {"weight_quantizer": "minmax", "activation_quantizer": "pact"},
-]
 
 
 def model() -> tf_keras.Model:
@@ -28,7 +24,7 @@ def model() -> tf_keras.Model:
     )
 
 
-def losses(strategy: tf.distribute.Strategy, calibrated: bool, **settings: str) -> list[float]:
+def losses(strategy: tf.distribute.Strategy) -> list[float]:
     """Of each epoch. Both halves of every batch are alike, so that batch-norm statistics, which
     each replica takes for itself, and ranges do not depend on the number of replicas."""
     rng = np.random.default_rng(0)
@@ -37,9 +33,7 @@ def losses(strategy: tf.distribute.Strategy, calibrated: bool, **settings: str) 
     y = np.tile(np.arange(8) % 5, 12)
     teacher = model()
     with strategy.scope():
-        qmodel = tfmix.quantize_model(
-            model(), None, calibration_data=x if calibrated else None, verbose=0, **settings
-        )
+        qmodel = tfmix.quantize_model(model(), None, verbose=0)  # the first batch calibrates
         tfmix.set_policy(qmodel, tfmix.QuantizationPolicy.uniform(qmodel, 4))
         dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
         result = tfmix.finetune(
@@ -60,13 +54,9 @@ def main() -> None:
     tf.config.set_logical_device_configuration(cpu, [one, one])
     two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     assert two.num_replicas_in_sync == 2
-    for settings in SETTINGS:
-        for calibrated in (True, False):
-            expected = losses(tf.distribute.get_strategy(), calibrated, **settings)
-            found = losses(two, calibrated, **settings)
-            assert expected[0] > expected[2]
-            np.testing.assert_allclose(found, expected, rtol=1e-4)
-            print(settings, calibrated, expected)
+    expected = losses(tf.distribute.get_strategy())
+    assert expected[0] > expected[2]
+    np.testing.assert_allclose(losses(two), expected, rtol=1e-4)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,15 @@
 
 namespace tfmix {
 
+// Prepare functions share what is not inlined; it runs once for a layer.
+
 // Most elements of a tensor. Below 2^31 by more than the runs kernels work in, so that counting
 // past the end of a tensor in runs stays within int32.
 constexpr int64_t kMaxElements = int64_t{1} << 30;
 
 // Product of sizes: each must be positive, and all together at most kMaxElements.
-inline tfmix_status CheckProduct(std::initializer_list<int32_t> sizes, int32_t* product) {
+[[gnu::noinline]] inline tfmix_status CheckProduct(std::initializer_list<int32_t> sizes,
+                                                   int32_t* product) {
   int64_t result = 1;
   for (const int32_t size : sizes) {
     if (size < 1) return TFMIX_BAD_SHAPE;
@@ -82,8 +85,8 @@ inline tfmix_status CheckShiftedSum(int32_t count, int32_t bits, int32_t zero_po
 }
 
 // One axis of a sliding window: every window overlaps the image, and its end fits int32.
-inline tfmix_status CheckWindowAxis(int32_t input, int32_t output, int32_t kernel, int32_t stride,
-                                    int32_t pad) {
+[[gnu::noinline]] inline tfmix_status CheckWindowAxis(int32_t input, int32_t output, int32_t kernel,
+                                                      int32_t stride, int32_t pad) {
   if (input < 1 || output < 1 || kernel < 1 || stride < 1) return TFMIX_BAD_SHAPE;
   if (pad < 0 || pad >= kernel) return TFMIX_BAD_WINDOW;  // the first window begins at -pad
   const int64_t last_origin = int64_t{output - 1} * stride - pad;

@@ -79,8 +79,8 @@ void Conv2d(const tfmix_conv_params& p, const uint8_t* input, const uint8_t* con
 
 #endif  // !TFMIX_CHANNEL_LOOPS
 
-[[gnu::cold]] tfmix_status tfmix_conv2d_prepare(const tfmix_conv_params* params,
-                                                const tfmix_variant* variant, tfmix_sizes* sizes) {
+tfmix_status tfmix_conv2d_prepare(const tfmix_conv_params* params, const tfmix_variant* variant,
+                                  tfmix_sizes* sizes) {
   using namespace tfmix;
   const tfmix_conv_params& p = *params;
   TFMIX_RETURN_IF_BAD(CheckWeightedVariant(*variant));

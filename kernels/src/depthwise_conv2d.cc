@@ -39,9 +39,8 @@ inline void RunVariant(const tfmix_conv_params& p, const uint8_t* input, const u
 }  // namespace
 }  // namespace tfmix
 
-[[gnu::cold]] tfmix_status tfmix_depthwise_conv2d_prepare(const tfmix_conv_params* params,
-                                                          const tfmix_variant* variant,
-                                                          tfmix_sizes* sizes) {
+tfmix_status tfmix_depthwise_conv2d_prepare(const tfmix_conv_params* params,
+                                            const tfmix_variant* variant, tfmix_sizes* sizes) {
   using namespace tfmix;
   const tfmix_conv_params& p = *params;
   TFMIX_RETURN_IF_BAD(CheckWeightedVariant(*variant));

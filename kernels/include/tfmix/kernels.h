@@ -18,7 +18,7 @@
  * Parameters are fields of 4 bytes without padding, little-endian in files; tfmix/integer/abi.py is
  * the same declaration in Python. docs/arithmetic.md defines what is computed.
  *
- * The kernels need no heap and no global data, do not recurse, and use less than 960 bytes of
+ * The kernels need no heap and no global data, do not recurse, and use less than 1024 bytes of
  * stack. They can be called from several threads at once.
  */
 #ifndef TFMIX_KERNELS_H_

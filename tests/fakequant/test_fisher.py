@@ -90,7 +90,7 @@ def test_it_is_the_divergence_of_small_changes():
 
 @pytest.mark.parametrize(
     "name",
-    ["small CNN", "dense on time steps", "softmax in the middle", "separable, multiplier 2, relu"],
+    ["small CNN", "dense on time steps", "softmax in the middle"],
 )
 def test_every_kind_of_layer(name):
     model = SUPPORTED[name]()
@@ -104,12 +104,13 @@ def test_every_kind_of_layer(name):
 
 
 def test_it_is_reproducible_and_changes_nothing():
-    qmodel = searchable.quantized()
+    model = chain(layers.Dense(3), layers.Softmax(), shape=(4,))
+    x = random_inputs(model, 30)
+    qmodel = quantize(model, x)
     before = [v.numpy() for v in qmodel.variables]
-    x, _ = searchable.data()
-    first = fisher_table(qmodel, x[:30], seed=1)
-    assert fisher_table(qmodel, x[:30], seed=1) == first
-    assert fisher_table(qmodel, x[:30], seed=2) != first
+    first = fisher_table(qmodel, x, seed=1)
+    assert fisher_table(qmodel, x, seed=1) == first
+    assert fisher_table(qmodel, x, seed=2) != first
     for old, variable in zip(before, qmodel.variables, strict=True):
         np.testing.assert_array_equal(old, variable.numpy())
     assert str(first).startswith("loss increase in nats a sample, Fisher information, 30 samples")

@@ -10,6 +10,7 @@ import tf_keras
 
 import tfmix
 from tfmix.errors import BudgetError, CalibrationError, TfmixError
+from tfmix.fakequant.apply import quantizers_of
 from tfmix.fakequant.evaluate import ModelEvaluator
 from tfmix.policy.search import base
 
@@ -129,9 +130,12 @@ def test_auto(qmodel, budget, data, method):
     result = search(qmodel, budget, **data)
     assert result.method == method
     assert bool(result.evaluations) == (method == "ilp")
-    quantized = tfmix.quantize_model(searchable.trained(), budget, verbose=0, **data)
-    if data != {"validation_data": (X, Y)}:  # ranges are those of `qmodel` else
-        assert tfmix.get_policy(quantized) == result.policy
+
+
+def test_quantize_model_sets_what_search_policy_finds(qmodel):
+    expected = search(qmodel, BUDGET, calibration_data=X).policy
+    quantized = tfmix.quantize_model(searchable.trained(), BUDGET, calibration_data=X, verbose=0)
+    assert tfmix.get_policy(quantized) == expected
 
 
 def test_quantize_model_passes_on_what_a_search_needs(asked, tmp_path, capsys):
@@ -247,10 +251,10 @@ def test_refuses(qmodel, method, settings, message):
 def test_a_budget_below_the_floor_is_said_before_anything_is_measured(qmodel, method, monkeypatch):
     monkeypatch.setattr(ModelEvaluator, "__init__", None)
     floor = tfmix.memory_report(qmodel, tfmix.QuantizationPolicy.uniform(qmodel, 2))
-    for limits in ((floor.flash_bytes - 1, None), (None, floor.ram_bytes - 1)):
+    for limits in ((floor.flash_bytes - 100, None), (None, floor.ram_bytes - 100)):
         with pytest.raises(BudgetError) as error:
             search(qmodel, tfmix.Budget(*limits), method, validation_data=(X, Y))
-        assert error.value.smallest in (floor.flash_bytes, floor.ram_bytes)
+        assert error.value.smallest > max(filter(None, limits))
 
 
 def test_ranges_must_be_known():
@@ -261,9 +265,9 @@ def test_ranges_must_be_known():
 
 def test_weights_that_give_no_numbers(qmodel):
     broken = searchable.quantized()
-    kernel = broken.trainable_variables[0]
+    kernel = quantizers_of(broken).weights["c"].kernel
     kernel.assign(kernel * np.nan)
-    with pytest.raises(TfmixError, match="NaN|holds"):
+    with pytest.raises(TfmixError, match="c .*kernel holds"):
         search(broken, BUDGET, "ilp", validation_data=(X, Y))
 
 

@@ -14,10 +14,9 @@ from tfmix.budget import Budget
 from tfmix.errors import TfmixError
 from tfmix.fakequant.apply import quantizers_of
 from tfmix.fakequant.evaluate import ModelEvaluator
-from tfmix.ir.quant import BIT_WIDTHS
 from tfmix.policy.policy import QuantizationPolicy
+from tfmix.policy.search import memory as rules
 from tfmix.policy.search.base import Found, get_searcher
-from tfmix.policy.search.enforce import enforce
 from tfmix.policy.search.session import SearchResult, SearchSession, run
 from tfmix.search.problem import pose
 
@@ -65,7 +64,7 @@ def search_bits(
     if data is None or not measures(method):
         return SearchSession(method, problem, journal=journal, options=options).result
     _require_ranges(model)
-    enforce(problem, QuantizationPolicy.uniform(problem.graph, BIT_WIDTHS[0]))  # before measuring
+    rules.search(problem)  # an impossible budget is said before anything is measured
     evaluator = ModelEvaluator(model, data, train_data=train_data, seed=seed, **settings)
     problem = replace(
         problem,

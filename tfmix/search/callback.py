@@ -182,8 +182,9 @@ class PolicySearch(tf_keras.callbacks.Callback):
         return f"{digest} {optimizer} {self.monitor}"
 
     def _check_epochs(self) -> None:
-        epochs, total = self.params["epochs"], self._session.total
-        left = (total or 0) - len(self._session.evaluations)
+        epochs = self.params["epochs"]
+        known = sum(not _is_float(e.trial) for e in self._session.evaluations)
+        left = (self._session.total or 0) - known
         if epochs < left:
             warnings.warn(
                 f"search {self.method!r} has {left} episodes left, fit runs {epochs} epochs: the "
@@ -193,14 +194,10 @@ class PolicySearch(tf_keras.callbacks.Callback):
 
     def _monitored(self, logs: Mapping[str, float]) -> float:
         if self.monitor not in logs:
-            hint = (
-                ""
-                if any(name.startswith(_VALIDATION) for name in logs)
-                else ("; pass validation_data to fit")
-            )
-            raise TfmixError(
-                f"no metric {self.monitor!r} after the epoch; there are {sorted(logs)}{hint}"
-            )
+            message = f"no metric {self.monitor!r} after the epoch; there are {sorted(logs)}"
+            if not any(name.startswith(_VALIDATION) for name in logs):
+                message += "; pass validation_data to fit"
+            raise TfmixError(message)
         return float(logs[self.monitor])
 
     def _float_accuracy(self) -> float:

@@ -11,6 +11,7 @@ from random_networks import random_model, random_policy
 
 import tfmix
 from tfmix.errors import CalibrationError
+from tfmix.fakequant.batch_norm import following_statistics
 from tfmix.fakequant.layerwise import Layerwise
 
 layers = tf_keras.layers
@@ -129,3 +130,27 @@ def test_bad_data_changes_nothing(qmodel):
             tfmix.reestimate_batch_norm(qmodel, data)
     for name, values in statistics(qmodel).items():
         np.testing.assert_array_equal(values, before[name])
+
+
+def test_statistics_follow_within_an_episode(qmodel):
+    momenta = {name: layer.momentum for name, layer in batch_norms(qmodel).items()}
+    before = statistics(qmodel)
+    shifted = X[:8] + 5
+    steps = 4
+    with following_statistics(qmodel, steps):
+        for _ in range(steps):
+            qmodel(shifted, training=True)
+    after = statistics(qmodel)
+    with following_statistics(qmodel, 1):  # what the last batches show, nearly alone
+        for _ in range(20):
+            qmodel(shifted, training=True)
+    shown = statistics(qmodel)
+    for name in before:
+        left = np.abs(after[name] - shown[name]).max() / np.abs(before[name] - shown[name]).max()
+        assert left < 0.3, name
+    assert {name: layer.momentum for name, layer in batch_norms(qmodel).items()} == momenta
+
+
+def test_statistics_that_follow_already_are_left_alone(qmodel):
+    with following_statistics(qmodel, 10**6):
+        assert all(layer.momentum == 0.99 for layer in batch_norms(qmodel).values())

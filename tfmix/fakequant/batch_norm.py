@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -10,6 +12,9 @@ import tf_keras
 
 from tfmix.fakequant.calibrate import MAX_SAMPLES, inputs_from
 from tfmix.fakequant.layerwise import Layerwise, LiveTensors, in_batches
+
+#: What is left in the moving averages, after an episode, of what they held before.
+_LEFT = 0.2
 
 
 def reestimate_batch_norm(
@@ -63,3 +68,21 @@ def reestimate_batch_norm(
                 "no batch norm to re-estimate: they are folded into the weights, or there are none"
             )
     return tuple(names)
+
+
+@contextlib.contextmanager
+def following_statistics(model: tf_keras.Model, steps: int) -> Iterator[None]:
+    """Batch norms traced within keep moving averages that follow the model in `steps` batches.
+
+    With the usual momentum of 0.99 they hardly move in the few batches of a search's episode: what
+    is measured then is how wrong they are, not how good the policy is.
+    """
+    layers = [m for m in model.submodules if isinstance(m, tf_keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = min(layer.momentum, _LEFT ** (1 / steps))
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum

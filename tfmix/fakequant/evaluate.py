@@ -23,6 +23,7 @@ from tfmix.fakequant.apply import (
     set_policy,
     unwrap,
 )
+from tfmix.fakequant.batch_norm import following_statistics
 from tfmix.fakequant.data import Samples, chosen_samples, read_samples
 from tfmix.fakequant.fisher import fisher_table
 from tfmix.fakequant.objective import objective_for_labels, objective_for_outputs
@@ -48,8 +49,8 @@ class ModelEvaluator:
 
     A trial that trains begins with the model's weights, ranges and statistics as they are, and a
     new optimizer: Adam, whose rate falls from `learning_rate` to 0 along half a cosine, over one
-    epoch of `train_data`. All trials see the same batches: a value depends on the trial and `seed`
-    alone, not on what was measured before.
+    epoch of `train_data`, within which batch-norm statistics follow. All trials see the same
+    batches: a value depends on the trial and `seed` alone, not on what was measured before.
 
     After each trial the model is as it was before.
 
@@ -230,7 +231,7 @@ class _Trainer:
         schedule = tf_keras.optimizers.schedules.CosineDecay(learning_rate, steps)
         optimizer = tf_keras.optimizers.Adam(schedule)
         optimizer.build(model.trainable_variables)
-        self._optimizer = optimizer
+        self._model, self._optimizer, self._steps = model, optimizer, steps
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False)
         def step(chosen: tf.Tensor) -> None:
@@ -246,7 +247,7 @@ class _Trainer:
     def epoch(self, seed: int) -> None:
         """One epoch with a new optimizer; the order of samples depends on `seed` alone."""
         order = np.random.default_rng(seed).permutation(self._count)
-        with restored(self._optimizer.variables):
+        with restored(self._optimizer.variables), following_statistics(self._model, self._steps):
             for start in range(0, self._count, self._batch_size):
                 self._step(tf.constant(order[start : start + self._batch_size]))
 

@@ -19,6 +19,7 @@ import tf_keras
 from tfmix.budget import Budget
 from tfmix.errors import TfmixError
 from tfmix.fakequant.apply import quantizers_of, set_policy
+from tfmix.fakequant.batch_norm import following_statistics
 from tfmix.fakequant.evaluate import bits_of, digest_of, restored
 from tfmix.fakequant.quantizers import FLOAT_BITS
 from tfmix.policy.policy import QuantizationPolicy
@@ -39,8 +40,9 @@ class PolicySearch(tf_keras.callbacks.Callback):
 
     An episode begins with the weights, ranges, statistics and optimizer that the model has when
     `fit` begins, sets the bits of a trial, trains for the epoch, and ends with the validation
-    accuracy as the trial's value. Nothing is retraced. When the search is done, `fit` stops. In the
-    end the model has its weights and optimizer back, and the best policy is set.
+    accuracy as the trial's value. Batch-norm statistics follow within the epoch, however short it
+    is. Nothing is retraced. When the search is done, `fit` stops. In the end the model has its
+    weights and optimizer back, and the best policy is set.
 
     Ctrl-C ends `fit` in good order, with the best policy so far; a second one interrupts it.
 
@@ -134,6 +136,12 @@ class PolicySearch(tf_keras.callbacks.Callback):
         self._number: int | None = None  # of the trial that this epoch is
         self._interrupted = False
         self._leave_interrupts = _take_interrupts(self._interrupt, model)
+        self._traced_for_episodes = contextlib.ExitStack()
+        if self.params["steps"]:  # data of unknown length has none before its first epoch
+            self._traced_for_episodes.enter_context(
+                following_statistics(model, self.params["steps"])
+            )
+            model.make_train_function(force=True)
         self._check_epochs()
         model.stop_training = self._session.done
 
@@ -239,6 +247,8 @@ class PolicySearch(tf_keras.callbacks.Callback):
     def _close(self) -> None:
         self._restore()
         self._leave_interrupts()
+        self._traced_for_episodes.close()
+        self.model.train_function = None  # it was traced with the momenta of episodes
         if self._writer is not None:
             self._writer.close()
 

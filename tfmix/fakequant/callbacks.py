@@ -39,6 +39,20 @@ class _Callback(tf_keras.callbacks.Callback):
         self._supports_tf_logs = True
 
 
+class StatefulCallback(_Callback):
+    """A callback that remembers something between batches, in variables of `state`."""
+
+    state: tf.Module | None = None
+
+    def prepare(self, model: tf_keras.Model) -> None:
+        """Makes `state` for the model that is trained, where there is none yet."""
+        if self.state is None:
+            self.state = self._new_state(model)
+
+    def _new_state(self, model: tf_keras.Model) -> tf.Module:
+        raise NotImplementedError
+
+
 class BatchNormReestimation(_Callback):
     """Measures batch-norm statistics anew when training ends, see `reestimate_batch_norm`.
 
@@ -61,7 +75,7 @@ class BatchNormReestimation(_Callback):
         reestimate_batch_norm(trained_model(self.model), self.data, samples=self.samples)
 
 
-class ExponentialMovingAverage(_Callback):
+class ExponentialMovingAverage(StatefulCallback):
     """Leaves the moving average of all trained weights, steps of quantizers included.
 
     After each batch average += (1 - decay) * (weights - average), and the averages become the
@@ -78,16 +92,12 @@ class ExponentialMovingAverage(_Callback):
         if not 0 <= decay < 1:
             raise TfmixError(f"decay {decay!r} is not in [0, 1)")
         self.decay = decay
-        self.state: tf.Module | None = None
 
-    def prepare(self, model: tf_keras.Model) -> None:
-        """Makes `state`, where there is none yet."""
-        if self.state is None:
-            self.state = tf.Module()
-            self.state.batches = tf.Variable(0.0, trainable=False)
-            self.state.averages = [
-                tf.Variable(w, trainable=False) for w in model.trainable_variables
-            ]
+    def _new_state(self, model: tf_keras.Model) -> tf.Module:
+        state = tf.Module()
+        state.batches = tf.Variable(0.0, trainable=False)
+        state.averages = [tf.Variable(w, trainable=False) for w in model.trainable_variables]
+        return state
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.prepare(trained_model(self.model))
@@ -154,7 +164,7 @@ class ProgressiveBits(_Callback):
                 bound.quantizer.init_ranges(bound.variables, bound.kernel)
 
 
-class OscillationFreezing(_Callback):
+class OscillationFreezing(StatefulCallback):
     """Freezes weights that jump to and fro between two levels, at the level they are at most.
 
     Near the border of two levels the straight-through gradient pushes a weight back as soon as it
@@ -183,16 +193,12 @@ class OscillationFreezing(_Callback):
         self.layers = layers
         self.threshold = threshold
         self.momentum = momentum
-        self.state: tf.Module | None = None
 
-    def prepare(self, model: tf_keras.Model) -> None:
-        """Makes `state`, where there is none yet."""
-        if self.state is None:
-            self.state = tf.Module()
-            self.state.batches = tf.Variable(0.0, trainable=False)
-            self.state.weights = {
-                name: _Oscillations(bound) for name, bound in self._chosen(model).items()
-            }
+    def _new_state(self, model: tf_keras.Model) -> tf.Module:
+        state = tf.Module()
+        state.batches = tf.Variable(0.0, trainable=False)
+        state.weights = {name: _Oscillations(b) for name, b in self._chosen(model).items()}
+        return state
 
     def frozen(self) -> dict[str, float]:
         """Layer -> share of its weights that are frozen."""

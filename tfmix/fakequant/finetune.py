@@ -14,7 +14,7 @@ import tf_keras
 
 from tfmix.errors import TfmixError
 from tfmix.fakequant.apply import graph_of, require_quantized
-from tfmix.fakequant.callbacks import BatchNormReestimation
+from tfmix.fakequant.callbacks import BatchNormReestimation, StatefulCallback
 from tfmix.fakequant.data import read_samples
 from tfmix.fakequant.distill import Distiller, ends_in_softmax
 
@@ -271,13 +271,14 @@ class _Run(tf_keras.callbacks.Callback):
         """Saves there from now on; restores what is there."""
         optimizer = model.optimizer
         optimizer.build(model.trainable_variables)
-        states = []
-        for callback in callbacks:
-            if hasattr(callback, "prepare"):
-                callback.prepare(model)
-            states += [callback.state] if hasattr(callback, "state") else []
+        stateful = [c for c in callbacks if isinstance(c, StatefulCallback)]
+        for callback in stateful:
+            callback.prepare(model)
         checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=optimizer, callbacks=states, progress=self._progress
+            model=model,
+            optimizer=optimizer,
+            callbacks=[callback.state for callback in stateful],
+            progress=self._progress,
         )
         settings = dict(self._progress.settings)
         try:

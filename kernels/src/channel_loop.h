@@ -24,27 +24,27 @@ namespace tfmix {
 
 // What a loop reads. channel_loop.inc has the offsets.
 struct ChannelLoop {
-  const uint32_t* end;  // of the columns
   const uint32_t* columns;
-  const uint8_t* weights;
-  const uint8_t* weights_end;
   const int32_t* bias;
   const uint8_t* zero_point;
-  int32_t zero_point_step;  // bytes to that of the second channel from here, 0 if all have one
+  int32_t zero_point_step;      // bytes to that of the second channel from here, 0 if all have one
+  int32_t minus_sums[kPixels];  // of the values of each column
+  const uint32_t* end;          // of the columns
+  const uint8_t* weights;
+  const uint8_t* weights_end;
   const int32_t* multiplier;
-  int32_t multiplier_step;  // likewise
-  int32_t output_zero_point;
   int32_t shift_factor;  // 2^left_shift, but 0 instead of 1
-  int32_t tiles;         // of weights, along a column
+  int32_t output_zero_point;
+  int32_t multiplier_step;  // as with zero points
+  int32_t tiles;            // of weights, along a column
   uint8_t* output;
   // conv2d: bytes from the outputs of a pixel to those of the next. fully_connected: bytes from a
   // group of weights to the one that is computed with it.
   int32_t distance;
-  int32_t minus_sums[kPixels];  // of the values of each column
-  const uint32_t* first_end;    // of the first segment of columns of 2 by 2 bits
-  const uint32_t* last_end;     // of the last one
-  uint32_t entry;               // for the loop to remember something, 0 at first
-  int32_t second_pair;          // conv2d, loops over two pixels: whether to take the other two then
+  const uint32_t* first_end;  // of the first segment of columns of 2 by 2 bits
+  const uint32_t* last_end;   // of the last one
+  uint32_t entry;             // for the loop to remember something, 0 at first
+  int32_t second_pair;        // conv2d, loops over two pixels: whether to take the other two then
 };
 static_assert(offsetof(ChannelLoop, entry) == 80 && sizeof(ChannelLoop) == 88, "see .inc");
 

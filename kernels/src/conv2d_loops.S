@@ -128,15 +128,12 @@ w1      .req    lr
 @ ---- What a sum begins with: bias - zero point * sum of the column ---------------------------------
 
         .macro  BEGIN_w8
-        ldrd    column, r4, [sp, #BIAS]
-        ldr     r5, [sp, #ZERO_POINT_STEP]
-        ldrd    x0, x1, [column], #8
-        ldrb    w0, [r4]
-        ldrb    w1, [r4, #1]
-        add     r4, r5
-        strd    column, r4, [sp, #BIAS]
-        ldrd    r8, r9, [sp, #MINUS_SUMS]
-        ldrd    r10, r11, [sp, #MINUS_SUMS + 8]
+        ldm     sp, {column, r4-r6, r8-r11}     @ bias, zero point and its step, sums
+        ldrd    x0, x1, [r4], #8
+        ldrb    w0, [r5]
+        ldrb    w1, [r5, #1]
+        add     r5, r6
+        strd    r4, r5, [sp, #BIAS]
         mla     r4, r8, w0, x0
         mla     r5, r9, w0, x0
         mla     r6, r10, w0, x0
@@ -149,11 +146,9 @@ w1      .req    lr
 
 @ Narrow weights: all channels begin like the first, so that their differences begin with zero.
         .macro  BEGIN_w4
-        ldrd    column, x0, [sp, #BIAS]
-        ldrb    w0, [x0]
-        ldr     x0, [column]
-        ldrd    r8, r9, [sp, #MINUS_SUMS]
-        ldrd    r10, r11, [sp, #MINUS_SUMS + 8]
+        ldm     sp, {column, r4-r6, r8-r11}
+        ldrb    w0, [r5]
+        ldr     x0, [r4]
         mla     r4, r8, w0, x0
         mla     r5, r9, w0, x0
         mla     r6, r10, w0, x0
@@ -165,10 +160,9 @@ w1      .req    lr
         .endm
 
         .macro  BEGIN_w2
-        ldrd    column, x0, [sp, #BIAS]
-        ldrb    w0, [x0]
-        ldr     x0, [column]
-        ldrd    r10, r11, [sp, #MINUS_SUMS]
+        ldm     sp, {column, r4-r6, r10, r11}
+        ldrb    w0, [r5]
+        ldr     x0, [r4]
         mla     r4, r10, w0, x0
         mla     r5, r11, w0, x0
         mov     r6, r4
@@ -202,23 +196,22 @@ w1      .req    lr
 
 @ The second channel has 16 times its products and those of the first.
         .macro  END_w4 turn
-        ldrd    x0, x1, [sp, #BIAS]
-        ldr     column, [sp, #ZERO_POINT_STEP]
+        ldm     sp, {column, x0, x1, w0}        @ bias, zero point and its step
         ldr     w1, [x0, #4]
-        ldrb    w0, [x1, #1]
+        ldrb    column, [x1, #1]
         adds    x0, #8
-        add     x1, column
+        add     x1, w0
         strd    x0, x1, [sp, #BIAS]
         ldrd    x0, x1, [sp, #MINUS_SUMS]
-        mla     x0, x0, w0, w1
-        mla     x1, x1, w0, w1
+        mla     x0, x0, column, w1
+        mla     x1, x1, column, w1
         subs    r8, r8, r4
         subs    r9, r9, r5
         add     r8, x0, r8, lsr #4
         add     r9, x1, r9, lsr #4
         ldrd    x0, x1, [sp, #MINUS_SUMS + 8]
-        mla     x0, x0, w0, w1
-        mla     x1, x1, w0, w1
+        mla     x0, x0, column, w1
+        mla     x1, x1, column, w1
         subs    r10, r10, r6
         subs    r11, r11, r7
         add     r10, x0, r10, lsr #4
@@ -282,10 +275,10 @@ w1      .req    lr
 @ ---- Requantize ---------------------------------------------------------------------------------------
 
 @ left_shift > 0: the bias must not be shifted with the products, so sum * 2^shift takes
-@ bias * (1 - 2^shift). Here x0 = 2^shift, and BIAS has moved on.
+@ bias * (1 - 2^shift). Here x0 = 2^shift, and BIAS has moved on. column and x1 are for what follows.
         .macro  SHIFT_2_BY_4
-        ldr     x1, [sp, #BIAS]
-        ldrd    w0, w1, [x1, #-8]
+        ldr     w1, [sp, #BIAS]
+        ldrd    w0, w1, [w1, #-8]
         mls     w0, w0, x0, w0
         mls     w1, w1, x0, w1
         .irp    sum, r4, r5, r6, r7
@@ -297,7 +290,7 @@ w1      .req    lr
         .endm
 
         .macro  SHIFT_4_BY_2
-        ldr     x1, [sp, #BIAS]
+        ldr     w1, [sp, #BIAS]
         SHIFT_CHANNEL -16, r4, r5
         SHIFT_CHANNEL -12, r6, r7
         SHIFT_CHANNEL -8, r8, r9
@@ -305,18 +298,23 @@ w1      .req    lr
         .endm
 
         .macro  SHIFT_CHANNEL bias, sum0, sum1
-        ldr     w0, [x1, #\bias]
+        ldr     w0, [w1, #\bias]
         mls     w0, w0, x0, w0
         mla     \sum0, \sum0, x0, w0
         mla     \sum1, \sum1, x0, w0
         .endm
 
+@ column = multipliers, x0 = 2^shift or 0, x1 = the output's zero point; 2^log2_pairs pairs of
+@ channels are done with the multipliers.
+        .macro  LOAD_RESCALE log2_pairs
+        add     column, sp, #MULTIPLIER
+        ldm     column, {column, x0, x1, w0}
+        add     w0, column, w0, lsl #\log2_pairs
+        str     w0, [sp, #MULTIPLIER]
+        .endm
+
         .macro  REQUANTIZE_2_BY_4
-        ldrd    x0, x1, [sp, #MULTIPLIER]
-        ldrd    w0, w1, [x0]
-        add     x0, x1
-        ldr     x1, [sp, #OUTPUT_ZERO_POINT]
-        str     x0, [sp, #MULTIPLIER]
+        ldrd    w0, w1, [column]
         .irp    sum, r4, r5, r6, r7
         smmlar  \sum, \sum, w0, x1
         .endr
@@ -326,20 +324,16 @@ w1      .req    lr
         .endm
 
         .macro  REQUANTIZE_4_BY_2
-        ldrd    x0, x1, [sp, #MULTIPLIER]
-        ldr     column, [sp, #OUTPUT_ZERO_POINT]
-        ldrd    w0, w1, [x0]
-        smmlar  r4, r4, w0, column
-        smmlar  r5, r5, w0, column
-        smmlar  r6, r6, w1, column
-        smmlar  r7, r7, w1, column
-        ldrd    w0, w1, [x0, #8]
-        smmlar  r8, r8, w0, column
-        smmlar  r9, r9, w0, column
-        smmlar  r10, r10, w1, column
-        smmlar  r11, r11, w1, column
-        add     x0, x0, x1, lsl #1
-        str     x0, [sp, #MULTIPLIER]
+        ldrd    w0, w1, [column]
+        smmlar  r4, r4, w0, x1
+        smmlar  r5, r5, w0, x1
+        smmlar  r6, r6, w1, x1
+        smmlar  r7, r7, w1, x1
+        ldrd    w0, w1, [column, #8]
+        smmlar  r8, r8, w0, x1
+        smmlar  r9, r9, w0, x1
+        smmlar  r10, r10, w1, x1
+        smmlar  r11, r11, w1, x1
         .endm
 
         .macro  SATURATE bits
@@ -457,10 +451,12 @@ w1      .req    lr
         str     x0, [sp, #OUTPUT]
         ldrd    x0, x1, [sp, #MINUS_SUMS + 8]
         strd    x0, x1, [sp, #MINUS_SUMS]
-        ldrd    x0, x1, [sp, #END]
+        ldr     x0, [sp, #END]
+        ldr     x1, [sp, #COLUMNS]
         adds    x0, #8
         adds    x1, #8
-        strd    x0, x1, [sp, #END]
+        str     x0, [sp, #END]
+        str     x1, [sp, #COLUMNS]
         b       \block
 4:
         .endm
@@ -488,7 +484,6 @@ tfmix_conv2d_loop_\name:
         ldr     weights, [sp, #WEIGHTS]
 .Lblock_\name:
         BEGIN_\kind
-        ldr     column, [sp, #COLUMNS]
         ldr     pc, [sp, #ENTRY]
         .balign 4
 .Lturn_\name:
@@ -500,7 +495,11 @@ tfmix_conv2d_loop_\name:
         cmp     column, x0
         bne     .Lturn_\name
         END_\kind .Lturn_\name
-        ldr     x0, [sp, #SHIFT_FACTOR]
+        .ifc    \kind, w2
+        LOAD_RESCALE 1
+        .else
+        LOAD_RESCALE 0
+        .endif
         cbz     x0, 3f
         SHIFT_\shape
 3:

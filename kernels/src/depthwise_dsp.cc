@@ -133,6 +133,7 @@ class Depthwise {
   void SetGroup(int32_t first, int32_t count) {
     group_ = {first, count, p_.output_channels};
     variant_.expand_weights(axes_, group_, weights_, table_);
+    if (axes_.CopiesOfWeights() == 2) RepeatRows();
     const bool one_multiplier = p_.multiplier_count == 1;
     for (int32_t k = 0; k < count; ++k) {
       pixels_.bias[k] = LoadInt32(bias_, first + k);
@@ -152,6 +153,17 @@ class Depthwise {
     piece_.first_element = first_input_column_ * piece_.column_step + first_input;
     piece_.whole_bytes = piece_.multiplicity == 1 && count == kGroup &&
                          (first | p_.input_channels) * variant_.input_bits % 8 == 0;
+  }
+
+  // Weights that have to rotate, for the second time.
+  TFMIX_FOR_SIZE void RepeatRows() {
+    const int32_t size = kGroup * axes_.rows.kernel;
+    Int16Pair* from = table_;
+    for (int32_t pair = axes_.PairsOfWeights(); pair != 0; --pair, from += size) {
+      for (const Int16Pair* const end = from + size; from != end; from += kGroup) {
+        WritePairs({from[0], from[1], from[2], from[3]}, 1, from + size);
+      }
+    }
   }
 
   // All rows of the piece, of the group's channels.

@@ -144,9 +144,25 @@ struct PackedWeights {
   int32_t left_shift;  // applied to the weights, so that it need not be to the sums
 };
 
-// The weights of four channels, [pair][row, twice if they have to rotate][channel]: first the pairs
-// of taps of a window that begins in the low half of a pair, then those of one that begins in the
-// high half. Taps outside the window have the zero point's weight, which is 0.
+// A tap of four channels: channels 0 and 2, channels 1 and 3.
+struct FourTaps {
+  Int16Pair even, odd;
+
+  FourTaps operator<<(uint32_t by) const { return {even << by, odd << by}; }
+};
+
+// Four packed elements.
+template <int kBits>
+inline FourTaps SpreadTaps(uint32_t packed) {
+  if constexpr (kBits == 8) return {Uxtb16(packed), Uxtb16Ror8(packed)};
+  packed = LowHalves(packed, packed >> 2 * kBits);
+  const uint32_t mask = InRegister(kMaxLevel<kBits> * 0x10001u);
+  return {packed & mask, packed >> kBits & mask};
+}
+
+// The weights of four channels, [pair][row, with room for as many if they have to rotate][channel]:
+// first the pairs of taps of a window that begins in the low half of a pair, then those of one that
+// begins in the high half. Taps outside the window have the zero point's weight, which is 0.
 template <int kBits>
 void ExpandWeights(const DepthwiseAxes& axes, const ChannelGroup& group, const PackedWeights& w,
                    Int16Pair* table) {
@@ -161,55 +177,57 @@ void ExpandWeights(const DepthwiseAxes& axes, const ChannelGroup& group, const P
       padding |= static_cast<uint32_t>(value) << k * kBits;
     }
   }
-  const int32_t left_shift = w.left_shift;
-  const FourPairs zero_points = PairUp<kBits>(padding, padding);
-  const Int16Pair zero_point0 = zero_points.k0 << left_shift;
-  const Int16Pair zero_point1 = zero_points.k1 << left_shift;
-  const Int16Pair zero_point2 = zero_points.k2 << left_shift;
-  const Int16Pair zero_point3 = zero_points.k3 << left_shift;
+  const uint32_t left_shift = static_cast<uint32_t>(w.left_shift);
+  const FourTaps zero_points = SpreadTaps<kBits>(padding) << left_shift;
   const uint8_t* const values = w.values;
   const bool fills_bytes = FillsBytes<kBits>(group);
   const bool any_from_high = axes.AnyFromHigh();
   const int32_t rows = axes.rows.kernel, row_step = axes.rows.weight_step;
   const int32_t columns = axes.columns.kernel, column_step = axes.columns.weight_step;
   const int32_t pair_step = axes.CopiesOfWeights() * kGroup * rows;
-  const int32_t copy = pair_step - kGroup * rows;
-  const auto load = [&](int32_t index) {
-    return fills_bytes ? LoadBytes<kBits>(values + index / kPerByte<kBits>)
-                       : LoadBits<kBits>(values, index, group.count);
+  int32_t index;
+  const auto load_next = [&]() {
+    const uint32_t packed = fills_bytes ? LoadBytes<kBits>(values + index / kPerByte<kBits>)
+                                        : LoadBits<kBits>(values, index, group.count);
+    index += column_step;
+    const FourTaps taps = SpreadTaps<kBits>(packed) << left_shift;
+    return FourTaps{Ssub16(taps.even, zero_points.even), Ssub16(taps.odd, zero_points.odd)};
   };
   // Pairs are made in the order of their first taps: high and low in turn, or low ones only.
-  const int32_t last = any_from_high ? 0 : 1;  // taps left for a pair
-  const int32_t step = any_from_high ? pair_step : 2 * pair_step;
-  Int16Pair* even_table = any_from_high ? table + axes.PairsFromLow() * pair_step : table;
-  Int16Pair* odd_table = any_from_high ? table : table + pair_step;
+  Int16Pair* low_table = table;
+  Int16Pair* high_table = table + axes.PairsFromLow() * pair_step;
   int32_t row_index = group.first;
   for (int32_t row = 0; row < rows; ++row, row_index += row_step) {
-    Int16Pair* out = even_table;
-    Int16Pair* next_out = odd_table;
-    int32_t index = row_index;
-    uint32_t first = padding;
-    for (int32_t left = columns; left >= last; --left) {
-      if (!any_from_high) {
-        first = load(index);
-        index += column_step;
-        --left;
-      }
-      uint32_t second = padding;
-      if (left > 0) second = load(index);
-      index += column_step;
-      const FourPairs pairs = PairUp<kBits>(first, second);
-      first = second;
+    Int16Pair* out = low_table;
+    const auto write = [&](const FourTaps& first, const FourTaps& second) {
       const FourPairs weights = {
-          Ssub16(pairs.k0 << left_shift, zero_point0), Ssub16(pairs.k1 << left_shift, zero_point1),
-          Ssub16(pairs.k2 << left_shift, zero_point2), Ssub16(pairs.k3 << left_shift, zero_point3)};
+          LowHalves(first.even, second.even), LowHalves(first.odd, second.odd),
+          HighHalves(first.even, second.even), HighHalves(first.odd, second.odd)};
       WritePairs(weights, 1, out);
-      if (copy != 0) WritePairs(weights, 1, out + copy);
-      out += step;
-      std::swap(out, next_out);
+      out += pair_step;
+    };
+    index = row_index;
+    FourTaps first = {0, 0};
+    int32_t left = columns;
+    if (any_from_high) {
+      Int16Pair* next_out = out;
+      out = high_table;
+      for (; left != 0; --left) {
+        const FourTaps second = load_next();
+        write(first, second);
+        first = second;
+        std::swap(out, next_out);
+      }
+    } else {
+      for (; left != 0; left -= 2) {
+        first = load_next();
+        if (left == 1) break;
+        write(first, load_next());
+      }
     }
-    even_table += kGroup;
-    odd_table += kGroup;
+    if (any_from_high || left != 0) write(first, {0, 0});
+    low_table += kGroup;
+    high_table += kGroup;
   }
 }
 

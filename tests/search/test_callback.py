@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -236,6 +237,14 @@ def test_progress_and_result_are_printed(qmodel, capsys):
 # -- interrupts ---------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt: programs started in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Interrupt(tf_keras.callbacks.Callback):
     """Presses Ctrl-C in the second batch of an epoch."""
 
@@ -252,7 +261,7 @@ class Interrupt(tf_keras.callbacks.Callback):
                 os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_ctrl_c_keeps_the_best_so_far(qmodel, tmp_path):
+def test_ctrl_c_keeps_the_best_so_far(qmodel, tmp_path, ctrl_c):
     before = signal.getsignal(signal.SIGINT)
     callback = search(journal=tmp_path / "journal")
     fit(qmodel, callback, Interrupt(3))
@@ -270,12 +279,12 @@ def test_ctrl_c_keeps_the_best_so_far(qmodel, tmp_path):
     ]
 
 
-def test_ctrl_c_before_anything_was_measured(qmodel):
+def test_ctrl_c_before_anything_was_measured(qmodel, ctrl_c):
     with pytest.raises(TfmixError, match="before it had measured any policy"):
         fit(qmodel, search(), Interrupt(0))
 
 
-def test_a_second_ctrl_c_interrupts(qmodel):
+def test_a_second_ctrl_c_interrupts(qmodel, ctrl_c):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         fit(qmodel, search(), Interrupt(2, times=2))
@@ -287,7 +296,7 @@ class Failure(tf_keras.callbacks.Callback):
         raise RuntimeError("out of luck")
 
 
-def test_ctrl_c_after_fit_has_failed_is_not_swallowed(qmodel):
+def test_ctrl_c_after_fit_has_failed_is_not_swallowed(qmodel, ctrl_c):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(RuntimeError):
         fit(qmodel, search(), Failure())

@@ -43,8 +43,8 @@ SOUND = {
         {**_CONV, "multiplier_count": 1},
         BufferSizes((15,), 24 + 4 + 6 * 6 + 1, 18, 8 * 20),
     ),
-    # On its side, the 3 x 2 window has two rows; seven columns, four pairs, make three outputs. Both
-    # rows of two pairs of weights are there twice.
+    # On its side, the 3 x 2 window has two rows; seven columns, four pairs, make three outputs.
+    # Both rows of two pairs of weights are there twice.
     "depthwise_conv2d_a2w8o4_pc": (
         _CONV,
         BufferSizes((15,), 24 + 24 + 36 + 6, 18, 16 * 2 * (4 + 2 * 2)),

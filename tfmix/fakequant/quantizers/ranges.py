@@ -10,10 +10,14 @@ from tfmix.ir.quant import BIT_WIDTHS, max_level, round_half_up
 
 #: Candidates for a range: fractions of the full one.
 _RATIOS = np.arange(1, 65, dtype=np.float32) / 64
-#: Candidates for a step of weights, fractions of the one that covers all; those for the zero point,
-#: beside the one of the full range; rounds of least squares after that.
-_STEP_RATIOS = np.arange(1, 33, dtype=np.float32) / 32
-_ZERO_POINT_OFFSETS = range(-2, 3)
+#: Bits -> candidates for the grid of weights: zero points, as offsets from that of the full range,
+#: and steps, as fractions of the one that covers all. The more bits, the less there is to gain.
+_CANDIDATES = {
+    2: (range(-2, 3), np.linspace(1 / 16, 1, 16, dtype=np.float32)),
+    4: (range(-2, 3), np.linspace(1 / 4, 1, 16, dtype=np.float32)),
+    8: (range(-1, 2), np.linspace(3 / 4, 1, 12, dtype=np.float32)),
+}
+#: Rounds of least squares after that.
 _REFINEMENTS = 4
 
 
@@ -53,15 +57,17 @@ def least_error_grid(w: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Step and integer zero point of least squared error for each row of weights.
 
     w: float32 [rows, values]. Returns (step [rows] > 0, zero_point [rows] in [0, 2^bits - 1]), both
-    float32. Tried are the grid of the full range, and 32 steps at each of up to 5 zero points; the
+    float32. Tried are the grid of the full range, and several steps at several zero points; the
     best is refined by least squares, with the levels fixed: step = sum(w * k) / sum(k * k).
     """
     # Weights near the end of float32's range have squares beyond it; then the full range stays.
     with np.errstate(over="ignore", invalid="ignore"):
-        return _least_error_grid(w, np.float32(max_level(bits)))
+        return _least_error_grid(w, bits)
 
 
-def _least_error_grid(w: np.ndarray, levels: np.float32) -> tuple[np.ndarray, np.ndarray]:
+def _least_error_grid(w: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    levels = np.float32(max_level(bits))
+    offsets, ratios = _CANDIDATES[bits]
     low, high = np.minimum(w.min(axis=1), 0), np.maximum(w.max(axis=1), 0)
     step, zero_point = (part.numpy() for part in grid.affine(low, high, levels))
 
@@ -82,11 +88,11 @@ def _least_error_grid(w: np.ndarray, levels: np.float32) -> tuple[np.ndarray, np
         step[better], zero_point[better] = new_step[better], new_zero_point[better]
 
     centre = zero_point.copy()
-    for offset in _ZERO_POINT_OFFSETS:
+    for offset in offsets:
         z = np.clip(centre + np.float32(offset), 0, levels)
         below = np.divide(-low, z, out=np.zeros_like(low), where=z > 0)
         above = np.divide(high, levels - z, out=np.zeros_like(high), where=z < levels)
-        for ratio in _STEP_RATIOS:
+        for ratio in ratios:
             keep_better(np.maximum(below, above) * ratio, z)
     for _ in range(_REFINEMENTS):
         k = rounded(step, zero_point)

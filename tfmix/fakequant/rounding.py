@@ -148,26 +148,22 @@ def learn_rounding(
     x = inputs_from(data, graph, samples)
     settings = (steps, min(batch_size, len(x)), seed)
     state = _State.open(state_dir, model, layers, x, settings)
-    quantized_x = in_batches(partial(layers.quantize, graph.input), [x])
-    found, wanted = LiveTensors(graph, quantized_x), LiveTensors(source.graph, x)
+    found = LiveTensors(graph, in_batches(partial(layers.quantize, graph.input), [x]))
+    wanted = LiveTensors(source.graph, x)
     blocks = blocks_of(graph)
-    for index, nodes in enumerate((*blocks, graph.nodes)):
-        start, whole = time.monotonic(), index == len(blocks)
-        if whole:
-            found, wanted = LiveTensors(graph, quantized_x), LiveTensors(source.graph, x)
+    for index, nodes in enumerate(blocks):
+        start = time.monotonic()
         learner = None
         if index >= len(state.results):
-            learner = _Block(layers, nodes, found[nodes[0].inputs[0]], rounds=not whole)
+            learner = _Block(layers, nodes, found[nodes[0].inputs[0]])
         _run_float(source, nodes, wanted, learner)
         if learner is not None:
             before, after = learner.learn(steps, settings[1], np.random.default_rng((seed, index)))
             state.add(BlockResult(tuple(node.name for node in nodes), before, after))
         if verbose:
             _report(index, len(blocks), state.results[index], time.monotonic() - start)
-        if not whole:
-            for node in nodes:
-                y = in_batches(partial(layers.run, node), found.inputs_of(node))
-                found.put(node.output, y)
+        for node in nodes:
+            found.put(node.output, in_batches(partial(layers.run, node), found.inputs_of(node)))
     return tuple(state.results)
 
 
@@ -189,24 +185,21 @@ def _run_float(
 
 def _report(index: int, count: int, result: BlockResult, seconds: float) -> None:
     first, last = result.nodes[0], result.nodes[-1]
-    what = f"rounding {index + 1}/{count}  {first if first == last else f'{first} .. {last}'}"
-    if index == count:
-        what = "whole network"
-    print(f"{what}: error {result.before:.3g} -> {result.after:.3g}, {seconds:.0f} s", flush=True)
+    name = first if first == last else f"{first} .. {last}"
+    print(
+        f"rounding {index + 1}/{count}  {name}: error {result.before:.3g} -> {result.after:.3g}, "
+        f"{seconds:.0f} s",
+        flush=True,
+    )
 
 
 # -- one block --------------------------------------------------------------------------------
 
 
 class _Block:
-    """Learns one block: its rounding, an offset per output channel, its activations' steps.
+    """Learns one block: its rounding, an offset per output channel, its activations' steps."""
 
-    rounds: False leaves the kernels as they are, and learns the others.
-    """
-
-    def __init__(
-        self, layers: Layerwise, nodes: tuple[Node, ...], inputs: np.ndarray, *, rounds: bool
-    ):
+    def __init__(self, layers: Layerwise, nodes: tuple[Node, ...], inputs: np.ndarray):
         self.layers = layers
         self.input = nodes[0].inputs[0]
         self.inputs = inputs
@@ -219,9 +212,7 @@ class _Block:
         self.kernels = {
             node.name: _SoftKernel(bound)
             for node in self.nodes
-            if rounds
-            and (bound := layers.quantizers.weights.get(node.name))
-            and _bits(bound) in BIT_WIDTHS
+            if (bound := layers.quantizers.weights.get(node.name)) and _bits(bound) in BIT_WIDTHS
         }
         self.steps = {
             node.output: _SoftStep(bound, node.output)

@@ -125,7 +125,6 @@ def test_nodes_in_order(case, expected):
         (layers.ReLU(6.0), (True, 6.0)),
         (layers.ReLU(2.5), (True, 2.5)),
     ],
-    ids=str,
 )
 @pytest.mark.parametrize(
     "layer", [lambda **a: conv(4, 3, **a), lambda **a: layers.DepthwiseConv2D(3, **a)]
@@ -138,7 +137,7 @@ def test_activation_inside_a_layer(layer, activation, expected):
     assert graph(model).tensors["layer"].signed == (not node.relu)
 
 
-@pytest.mark.parametrize("activation", ["softmax", tf.nn.softmax, layers.Softmax()], ids=str)
+@pytest.mark.parametrize("activation", ["softmax", tf.nn.softmax, layers.Softmax()])
 def test_softmax_inside_a_layer_is_a_node_of_its_own(activation):
     found = graph(chain(layers.Dense(4, activation=activation, name="dense"), shape=(7,)))
     assert [node.name for node in found.nodes] == ["dense", "dense_softmax"]

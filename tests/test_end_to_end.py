@@ -200,7 +200,7 @@ def test_mobilenet_v1_fits_2_mb_and_512_kb(tmp_path):
     start = time.monotonic()
     qmodel = tfmix.quantize_model(model, tfmix.Budget("2MB", "512kB"), verbose=0)
     searched = time.monotonic()
-    tfmix.calibrate(qmodel, random_inputs(model, 4))
+    tfmix.calibrate(qmodel, random_inputs(model, 4), method="ranges")
     calibrated = time.monotonic()
     integer = tfmix.convert(qmodel)
     path = tfmix.export(integer, tmp_path / "model.tflite")

@@ -207,7 +207,7 @@ def untrained(
     tfmix.set_policy(model, row.policy(model, settings, seed))
     start = time.perf_counter()
     steps = {} if settings.rounding_steps is None else {"steps": settings.rounding_steps}
-    tfmix.calibrate(model, calibration, thorough=True, seed=seed, **steps)
+    tfmix.calibrate(model, calibration, seed=seed, **steps)
     minutes = (time.perf_counter() - start) / 60
     return scores(model, settings.tests) | {"minutes": minutes}
 

@@ -158,6 +158,8 @@ class IntegerNetwork:
 
     input_shape, output_shape: as the Keras model has them, without the batch dimension; the
     buffers in `tensors` may have another shape of as many elements.
+    chains: names of nodes that run together, row by row, each chain a run of neighbours in `nodes`;
+    the values are the same as without (docs/streaming.md).
     """
 
     input: str
@@ -166,3 +168,4 @@ class IntegerNetwork:
     output_shape: tuple[int, ...]
     tensors: Mapping[str, IntegerTensor] = field(hash=False)
     nodes: tuple[IntegerNode, ...] = field(hash=False)
+    chains: tuple[tuple[str, ...], ...] = ()

@@ -17,7 +17,7 @@ from tfmix.fakequant.calibrate import MAX_SAMPLES, inputs_from, set_ranges
 from tfmix.fakequant.equalize import equalize as equalize_channels
 from tfmix.fakequant.layerwise import in_batches
 from tfmix.fakequant.rebuild import build_float
-from tfmix.fakequant.rounding import learn_rounding
+from tfmix.fakequant.rounding import STEPS, learn_rounding
 from tfmix.frontend.keras import read
 from tfmix.ir.graph import Graph
 
@@ -33,7 +33,7 @@ def calibrate(
     *,
     method: Method = "full",
     equalize: bool | Literal["auto"] = "auto",
-    steps: int = 1000,
+    steps: int = STEPS,
     samples: int = MAX_SAMPLES,
     state_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,

@@ -5,7 +5,8 @@
 SETUP := .venv/installed
 RUN := TF_CPP_MIN_LOG_LEVEL=2 .venv/bin/python
 
-.PHONY: demo firmware-demo bench-networks test test-tflm bench-kernels fuzz lint format clean help
+.PHONY: demo firmware-demo bench-networks test test-tflm test-wheel bench-kernels fuzz lint format \
+	notebooks docs docs-serve wheel clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -16,7 +17,11 @@ help:
 	@echo "make bench-networks  instructions of whole networks under QEMU; needs ../shared/data"
 	@echo "make bench-kernels  count the kernels' instructions on a Cortex-M7 under QEMU"
 	@echo "make fuzz    damaged files into tfmix.load and the kernels, MINUTES=10 of them"
-	@echo "make lint    ruff and clang-format, without changing anything"
+	@echo "make notebooks   execute the notebooks of colab/ on small settings"
+	@echo "make docs    build the documentation into site/; make docs-serve shows it while you write"
+	@echo "make wheel   the wheel for this platform, into dist/"
+	@echo "make test-wheel  the wheel, from an empty environment; minutes"
+	@echo "make lint    ruff, clang-format and mypy, without changing anything"
 	@echo "make format  let ruff and clang-format rewrite the sources"
 	@echo "make clean   remove what was built, .venv included"
 
@@ -43,6 +48,33 @@ test-tflm: $(SETUP)
 bench-kernels: $(SETUP)
 	@$(RUN) benchmarks/kernels.py
 
+# What not everybody needs: the extras "docs", "notebooks" and "release" of pyproject.toml.
+.venv/extra-%: $(SETUP)
+	@echo "setup: installing what '$*' takes into .venv"
+	@.venv/bin/pip install -q --disable-pip-version-check --retries 5 -e '.[$*]'
+	@touch $@
+
+notebooks: $(SETUP) .venv/extra-notebooks
+	TFMIX_SMALL=1 $(RUN) -m pytest -q -p no:cacheprovider --nbmake --nbmake-timeout=600 colab
+
+docs: .venv/extra-docs
+	.venv/bin/mkdocs build --strict --quiet
+
+docs-serve: .venv/extra-docs
+	.venv/bin/mkdocs serve
+
+# auditwheel names the oldest Linux that the wheel runs on; elsewhere the wheel stays as it is built.
+wheel: $(SETUP) .venv/extra-release
+	rm -rf dist
+	.venv/bin/pip wheel -q --disable-pip-version-check --no-deps -w dist .
+	if [ "$$(uname)" = Linux ]; then PATH="$$PWD/.venv/bin:$$PATH" \
+	  .venv/bin/auditwheel repair --strip -w dist/repaired dist/*.whl && \
+	  rm dist/*.whl && mv dist/repaired/*.whl dist/ && rmdir dist/repaired; fi
+	@ls dist/*.whl
+
+test-wheel: wheel
+	PYTHON=.venv/bin/python bash scripts/check_wheel.sh dist/*.whl
+
 MINUTES ?= 10
 
 fuzz: $(SETUP)
@@ -61,4 +93,4 @@ format: $(SETUP)
 	.venv/bin/clang-format -i $(CXX_SOURCES)
 
 clean:
-	rm -rf .venv build-python demo-output tfmix/_kernels.so *.egg-info
+	rm -rf .venv build-python demo-output dist site tfmix/_kernels.so *.egg-info

@@ -2,17 +2,43 @@
 
 The library is loaded with ctypes, not imported: it holds the C API of kernels/include, the delegate
 for TensorFlow Lite, and nothing of Python, so one build serves every version of Python.
+
+The wheel also holds the sources that a firmware is built from, see tfmix.kernels_directory.
 """
 
 from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 try:
     from setuptools.command.bdist_wheel import bdist_wheel
 except ImportError:  # setuptools before 70.1
     from wheel.bdist_wheel import bdist_wheel
+
+
+#: What a firmware needs of kernels/.
+FIRMWARE_SOURCES = ("CMakeLists.txt", "include", "src", "tflm", "firmware")
+
+
+class BuildWithKernelSources(build_py):
+    """Puts FIRMWARE_SOURCES beside the Python modules; an editable install has them already."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            self._copy()
+
+    def _copy(self) -> None:
+        for name in FIRMWARE_SOURCES:
+            root = Path("kernels", name)
+            for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
+                if path.is_file():
+                    target = Path(self.build_lib, "tfmix", path)
+                    self.mkpath(str(target.parent))
+                    self.copy_file(str(path), str(target))
 
 
 class BuildKernels(build_ext):
@@ -51,7 +77,11 @@ KERNELS = Extension(
 
 setup(
     ext_modules=[KERNELS],
-    cmdclass={"build_ext": BuildKernels, "bdist_wheel": AnyPythonWheel},
+    cmdclass={
+        "build_ext": BuildKernels,
+        "build_py": BuildWithKernelSources,
+        "bdist_wheel": AnyPythonWheel,
+    },
     # Not build/: on a file system that ignores case that would be Bazel's BUILD.
     options={"build": {"build_base": "build-python"}},
 )

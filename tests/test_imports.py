@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     "errors": set(),
     "budget": {"errors"},
+    "registration": set(),
     "ir": {"errors"},
     "frontend": {"errors", "ir"},
     "policy": {"errors", "ir", "budget"},

@@ -159,7 +159,8 @@ class IntegerNetwork:
     input_shape, output_shape: as the Keras model has them, without the batch dimension; the
     buffers in `tensors` may have another shape of as many elements.
     chains: names of nodes that run together, row by row, each chain a run of neighbours in `nodes`;
-    the values are the same as without (docs/streaming.md).
+    the values are the same as without (docs/streaming.md). bands: of a node in a chain, how many
+    rows it makes at a time, where that is more than one.
     """
 
     input: str
@@ -169,3 +170,4 @@ class IntegerNetwork:
     tensors: Mapping[str, IntegerTensor] = field(hash=False)
     nodes: tuple[IntegerNode, ...] = field(hash=False)
     chains: tuple[tuple[str, ...], ...] = ()
+    bands: Mapping[str, int] = field(default_factory=dict, hash=False)

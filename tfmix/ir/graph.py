@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, singledispatch
 from typing import Any
@@ -28,12 +28,14 @@ class Op(str, enum.Enum):
     DENSE = "dense"
     BATCH_NORM = "batch_norm"  # standing alone; runs as a 1x1 depthwise of ones
     ADD = "add"
+    MULTIPLY = "multiply"  # of two like tensors, or of one and a factor for each channel
     CONCATENATE = "concatenate"
     AVERAGE_POOL = "average_pool"
     MAX_POOL = "max_pool"
     PAD = "pad"  # zero padding that no window could take in
     RESHAPE = "reshape"  # costs nothing: a packed tensor has no rows to realign
     RELU = "relu"  # standing alone; runs as requantize
+    LOOKUP = "lookup"  # a function of single elements, see FUNCTIONS
     SOFTMAX = "softmax"
 
 
@@ -41,6 +43,13 @@ class Op(str, enum.Enum):
 WEIGHTED_OPS = frozenset({Op.CONV2D, Op.DEPTHWISE_CONV2D, Op.DENSE})
 #: Ops whose output keeps the scale, zero point and bits of their input.
 PASS_THROUGH_OPS = frozenset({Op.MAX_POOL, Op.PAD, Op.RESHAPE})
+#: What a lookup may compute, elementwise; all of them give values in [0, 1], and that is the range
+#: of the output. Keras 2 and 3 call different functions "hard_sigmoid": the former the first one.
+FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "sigmoid": lambda x: 0.5 + 0.5 * np.tanh(0.5 * x),
+    "hard_sigmoid": lambda x: np.clip(0.2 * x + 0.5, 0, 1),
+    "hard_sigmoid_6": lambda x: np.clip(x / 6 + 0.5, 0, 1),
+}
 #: Softmax gives uint8 probabilities: real = q / 256.
 SOFTMAX_SCALE = 1.0 / 256.0
 #: Bits of the network's input, of its logits and of probabilities, whatever the policy.
@@ -94,6 +103,7 @@ class Node:
     relu:        the output passes a ReLU; relu_layer: the Keras layer that applies it, None where
                  it is the `activation=` of the layer itself; relu_max: 6.0 for ReLU6, or None.
     use_bias:    weighted ops: the Keras layer has a bias.
+    function:    lookup only: which of FUNCTIONS.
     """
 
     name: str
@@ -107,6 +117,7 @@ class Node:
     relu_layer: str | None = None
     relu_max: float | None = None
     use_bias: bool = False
+    function: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,19 @@
 """What runs when, and which buffers are alive then: all that a memory planner needs to know.
 
-A schedule is not a list of layers. Today every kernel call is one step; a chain of layers that runs
-row by row, never holding the tensors between them, would be one step too, whose line buffers are
-its scratch.
+A schedule is not a list of layers. A kernel call is one step, and so is a chain of layers that runs
+row by row (`tfmix.ir.stream`): its row buffers are its scratch, and its output may overwrite the
+rows of its input that it has consumed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from tfmix.errors import TfmixError
 from tfmix.ir.graph import Graph, Node, Op, Window
+from tfmix.ir.stream import RowLayer, Stream
 
 #: conv2d expands this many pixel columns of K = rows * columns * input_channels values,
 #: fully_connected one column of K = input features ...
@@ -24,12 +26,17 @@ COLUMN_MULTIPLE = 4
 
 @dataclass(frozen=True)
 class Step:
-    """One call: it reads and writes whole buffers, and needs `scratch` bytes while it runs."""
+    """One call: it reads and writes whole buffers, and needs `scratch` bytes while it runs.
+
+    over: (buffer, D): what it writes may also lie so that this buffer, one of those it reads,
+          begins D bytes or more above it: its content is lost. It must not be needed later.
+    """
 
     name: str
     reads: tuple[str, ...]
     writes: str
     scratch: int = 0
+    over: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,11 @@ class Schedule:
         if used != set(self.buffers):
             odd = sorted(used ^ set(self.buffers))
             raise ValueError(f"buffers without a size, or sizes without a use: {odd}")
+        for index, step in enumerate(self.steps):
+            if step.over is not None:
+                over = step.over[0]
+                if over not in step.reads or self.lifetimes[over][1] != index:
+                    raise ValueError(f"step {step.name!r} writes over {over!r}, which is needed")
 
     @cached_property
     def lifetimes(self) -> dict[str, tuple[int, int]]:
@@ -149,10 +161,226 @@ def node_scratch_bytes(graph: Graph, node: Node) -> int:
     )
 
 
-def schedule(graph: Graph, activation_bits: Mapping[str, int]) -> Schedule:
-    """One step per node that runs a kernel; a reshape leaves no trace, its output is its input.
+# -- chains -------------------------------------------------------------------------------------
+
+#: What can run row by row: each output row depends on some rows of the inputs, by a kernel that
+#: takes them alone. A dense layer runs so where it is a 1x1 convolution.
+STREAMABLE_OPS = frozenset(
+    {
+        Op.CONV2D, Op.DEPTHWISE_CONV2D, Op.DENSE, Op.BATCH_NORM, Op.ADD, Op.RELU, Op.AVERAGE_POOL,
+        Op.MAX_POOL,
+    }
+)  # fmt: skip
+
+
+def row_layer(
+    name: str,
+    kernel: str,
+    inputs: Sequence[str],
+    output: str,
+    input_shape: tuple[int, int, int],
+    output_shape: tuple[int, int, int],
+    window: Window | None,
+) -> RowLayer:
+    """A node as a layer of a chain. kernel: as in `scratch_bytes`; shapes: (rows, columns,
+    channels)."""
+    window = window or Window((1, 1))
+    rows, columns, channels = input_shape
+    whole = kernel == Op.AVERAGE_POOL.value and window.kernel == (rows, columns)
+    return RowLayer(
+        name,
+        tuple(inputs),
+        output,
+        rows,
+        output_shape[0],
+        kernel=window.kernel[0],
+        stride=window.strides[0],
+        pad_top=window.padding[0],
+        scratch=scratch_bytes(
+            kernel,
+            window.kernel,
+            channels,
+            strides=window.strides,
+            output=(1, output_shape[1]),
+        ),
+        sum_channels=channels if whole and not any(window.padding) else 0,
+    )
+
+
+def streamable(graph: Graph, node: Node) -> bool:
+    """Whether `node` can be a layer of a chain, as far as it alone is concerned."""
+    if node.op not in STREAMABLE_OPS:
+        return False
+    if node.op is Op.DENSE and graph.hwc(node.inputs[0])[:2] == (1, 1):
+        return False
+    # Rows of a buffer that is reshaped are others than those that its maker makes.
+    return all(graph.hwc(t) == graph.hwc(graph.buffer_of(t)) for t in node.inputs)
+
+
+def row_layer_of(graph: Graph, node: Node) -> RowLayer:
+    """A node of a graph, `streamable`, as a layer of a chain; tensors by their buffers."""
+    return row_layer(
+        node.name,
+        (Op.CONV2D if node.op is Op.DENSE else node.op).value,
+        [graph.buffer_of(tensor) for tensor in node.inputs],
+        node.output,
+        graph.hwc(node.inputs[0]),
+        graph.hwc(node.output),
+        node.window,
+    )
+
+
+def whole_row_bytes(shape: tuple[int, int, int], bits: int) -> int | None:
+    """Bytes of one row of a packed (rows, columns, channels) tensor; None where a row does not
+    end with a byte."""
+    whole, rest = divmod(shape[1] * shape[2] * bits, 8)
+    return None if rest else whole
+
+
+def row_bytes_of(graph: Graph, stream: Stream, bits: Mapping[str, int]) -> dict[str, int]:
+    """Bytes of a row of each tensor of a chain. TfmixError where a row does not end with a byte."""
+    found = {}
+    for tensor in (*stream.inputs, *stream.inner, stream.output):
+        shape, b = graph.hwc(tensor), graph.tensor_bits(tensor, bits)
+        size = whole_row_bytes(shape, b)
+        if size is None:
+            raise TfmixError(
+                f"chain {stream.layers[0].name}..{stream.layers[-1].name}: a row of {tensor!r}, "
+                f"{shape[1]} x {shape[2]} values of {b} bits, does not end with a byte"
+            )
+        found[tensor] = size
+    return found
+
+
+def check_chains(
+    chains: Iterable[Sequence[str]],
+    names: Sequence[str],
+    reads: Sequence[Sequence[str]],
+    writes: Sequence[str],
+    output: str,
+) -> list[range]:
+    """The steps that each chain is, in order. TfmixError unless each is a run of neighbours among
+    the steps called `names`, no step is in two, and nothing outside needs what lies within.
+
+    reads, writes: buffers of each step; output: of the network
+    """
+    index = {name: i for i, name in enumerate(names)}
+    found: list[range] = []
+    for chain in sorted(chains, key=lambda chain: index.get(chain[0], -1) if chain else -1):
+        first = index.get(chain[0], -1) if chain else -1
+        run = range(first, first + len(chain))
+        if first < 0 or list(chain) != list(names[run.start : run.stop]):
+            raise TfmixError(f"chain {list(chain)} is not a run of neighbours among {list(names)}")
+        if found and run.start < found[-1].stop:
+            raise TfmixError(f"chain {list(chain)} shares steps with another chain")
+        inner = {writes[i] for i in run[:-1]}
+        outside = {t for i, r in enumerate(reads) if i not in run for t in r} | {output}
+        if inner & outside:
+            raise TfmixError(
+                f"chain {chain[0]}..{chain[-1]}: {sorted(inner & outside)} is needed outside it"
+            )
+        found.append(run)
+    return found
+
+
+def chain_name(names: Sequence[str]) -> str:
+    """What the step of a chain is called: its first and last layer."""
+    return f"{names[0]}..{names[-1]}"
+
+
+def chain_step(
+    stream: Stream,
+    row_bytes: Mapping[str, int],
+    *,
+    free_input: bool,
+    input_by_rows: bool = False,
+) -> Step:
+    """The step of a chain. row_bytes: of a row of each of its tensors; free_input: nothing needs
+    its first input later; input_by_rows: that is never whole, and no buffer."""
+    return Step(
+        name=chain_name([layer.name for layer in stream.layers]),
+        reads=stream.inputs[1:] if input_by_rows else stream.inputs,
+        writes=stream.output,
+        scratch=stream.scratch(row_bytes, input_by_rows=input_by_rows),
+        over=(
+            (stream.inputs[0], stream.distance(row_bytes))
+            if free_input and not input_by_rows
+            else None
+        ),
+    )
+
+
+def merge(
+    steps: Sequence[Step],
+    buffers: Mapping[str, int],
+    output: str,
+    network_input: str,
+    chains: Iterable[tuple[range, Stream, Mapping[str, int]]],
+    *,
+    input_by_rows: bool = False,
+) -> Schedule:
+    """The schedule of single steps with chains in the places of their layers.
+
+    chains: (their steps, the stream, bytes of a row of each of its tensors)
+    input_by_rows: the network's input is fed to the first chain row by row, and never whole.
+      TfmixError where the first steps are no chain, or others need it.
+    """
+    runs = {run.start: (run, stream, sizes) for run, stream, sizes in chains}
+    merged, index = [], 0
+    while index < len(steps):
+        if index not in runs:
+            merged.append(steps[index])
+            index += 1
+            continue
+        run, stream, sizes = runs[index]
+        first = stream.inputs[0]
+        later = any(first in step.reads for step in steps[run.stop :])
+        by_rows = input_by_rows and index == 0
+        if by_rows and (later or first != network_input):
+            raise TfmixError(f"input {network_input!r} by rows: it is needed after the first chain")
+        merged.append(
+            chain_step(
+                stream, sizes, free_input=not later and first != output, input_by_rows=by_rows
+            )
+        )
+        index = run.stop
+    if input_by_rows and 0 not in runs:
+        raise TfmixError(
+            f"input {network_input!r} by rows: the network does not begin with a chain"
+        )
+    used = {output, *(step.writes for step in merged)}.union(*(step.reads for step in merged))
+    return Schedule(
+        tuple(merged), {name: size for name, size in buffers.items() if name in used}, output
+    )
+
+
+def stream_of(graph: Graph, nodes: Sequence[Node]) -> Stream:
+    """Nodes of a graph as a chain. TfmixError, naming the node, where they make none."""
+    for node in nodes:
+        if not streamable(graph, node):
+            raise TfmixError(
+                f"chain {nodes[0].name}..{nodes[-1].name}: {node.name}, a {node.op.value}, cannot "
+                f"run row by row; what can is {sorted(op.value for op in STREAMABLE_OPS)}, on "
+                "images that are not reshaped"
+            )
+    return Stream.of(row_layer_of(graph, node) for node in nodes)
+
+
+def schedule(
+    graph: Graph,
+    activation_bits: Mapping[str, int],
+    chains: Iterable[Sequence[str]] = (),
+    *,
+    input_by_rows: bool = False,
+) -> Schedule:
+    """One step per node that runs a kernel, or per chain of them; a reshape leaves no trace, its
+    output is its input.
 
     activation_bits: as `QuantizationPolicy.activation_bits`.
+    chains: names of nodes that run row by row, neighbours in `graph.steps`.
+    input_by_rows: the network's input arrives row by row, and no buffer holds it.
+
+    TfmixError where chains or input_by_rows do not go with the graph or the bits.
     """
     steps = tuple(
         Step(
@@ -165,4 +393,19 @@ def schedule(graph: Graph, activation_bits: Mapping[str, int]) -> Schedule:
     )
     names = [graph.buffer_of(graph.input), *(step.writes for step in steps)]
     buffers = {name: graph.tensor_bytes(name, activation_bits) for name in names}
-    return Schedule(steps, buffers, output=graph.buffer_of(graph.output))
+    output = graph.buffer_of(graph.output)
+    runs = check_chains(
+        chains, [s.name for s in steps], [s.reads for s in steps], [s.writes for s in steps], output
+    )
+    streams = [stream_of(graph, graph.steps[run.start : run.stop]) for run in runs]
+    return merge(
+        steps,
+        buffers,
+        output,
+        names[0],
+        [
+            (run, stream, row_bytes_of(graph, stream, activation_bits))
+            for run, stream in zip(runs, streams, strict=True)
+        ],
+        input_by_rows=input_by_rows,
+    )

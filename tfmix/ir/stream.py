@@ -1,0 +1,254 @@
+"""Chains of layers that run row by row: which rows exist when, and what that takes.
+
+Between the layers of a chain no tensor is ever whole. The last layer asks for the rows its next row
+reads, each layer before it does the same, and every row of every tensor is made once:
+
+    made[t] = rows of tensor t that exist
+    while made[output] < rows of the output:
+        layer = last
+        loop: for input t of layer, first input first: need = last row that its next row reads, + 1
+              if made[t] < need: layer = the producer of t, and look again
+        make one row of layer
+
+Of a tensor in between only those rows are kept that a later row still reads; they lie one after the
+other in a buffer of so many rows as are ever needed at once. When it is full, rows that nothing
+reads any more are dropped by moving the others to its front. kernels/src/stream.cc does the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tfmix.errors import TfmixError
+
+#: Bytes that the executor keeps of each layer and of the first input: counters of rows.
+STATE_BYTES = 8
+#: Row buffers and sums begin at multiples of this.
+ROW_ALIGNMENT = 4
+#: Counters hold this many rows; records are checked with so many layers at most.
+MOST_ROWS, MOST_LAYERS = 65535, 64
+
+
+@dataclass(frozen=True)
+class RowLayer:
+    """One layer, as far as rows go: row y of the output reads rows [y * stride - pad_top,
+    y * stride - pad_top + kernel) of every input, those that exist.
+
+    name:         for messages
+    input_rows:   of every input; output_rows: of the output
+    scratch:      bytes of a kernel call that makes one row
+    sum_channels: channels of an average pool over its whole input, which adds up rows as they come
+                  where it is the last layer; else 0
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+    input_rows: int
+    output_rows: int
+    kernel: int = 1
+    stride: int = 1
+    pad_top: int = 0
+    scratch: int = 0
+    sum_channels: int = 0
+
+    def first_row(self, y: int) -> int:
+        """The first input row that output row y reads."""
+        return max(0, y * self.stride - self.pad_top)
+
+    def rows_needed(self, y: int) -> int:
+        """How many input rows must have been made before output row y can be."""
+        return min(self.input_rows, y * self.stride - self.pad_top + self.kernel)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A chain, and what its execution needs; `Stream.of` makes it.
+
+    inputs: whole tensors, that which the first layer reads first in front
+    rows:   of each tensor but the output, how many rows are needed at once: the size of its buffer
+            where it lies within the chain, or where it is input 0 and arrives row by row
+    kept:   tensor -> (rows of the output, first row of the tensor still needed when the last of
+            these is written), of the moments that can decide how far below the tensor the output
+            may lie; tensors within the chain as if they were input 0 of the rest of it
+    """
+
+    layers: tuple[RowLayer, ...]
+    inputs: tuple[str, ...]
+    rows: Mapping[str, int] = field(hash=False)
+    kept: Mapping[str, tuple[tuple[int, int], ...]] = field(hash=False)
+
+    @classmethod
+    def of(cls, layers: Iterable[RowLayer]) -> Stream:
+        """TfmixError, naming the layer, where layers do not make a chain."""
+        layers = tuple(layers)
+        _check(layers)
+        rows, kept = simulate(layers)
+        return cls(layers, _inputs(layers), rows, kept)
+
+    @property
+    def output(self) -> str:
+        return self.layers[-1].output
+
+    @property
+    def inner(self) -> tuple[str, ...]:
+        """The tensors that are never whole."""
+        return tuple(layer.output for layer in self.layers[:-1])
+
+    @property
+    def fixed_scratch(self) -> int:
+        """Bytes of scratch that do not depend on bits: state, sums, and the largest row call."""
+        return (
+            STATE_BYTES * (len(self.layers) + 1)
+            + 4 * self.layers[-1].sum_channels
+            + max(layer.scratch for layer in self.layers)
+        )
+
+    def scratch(self, row_bytes: Mapping[str, int], *, input_by_rows: bool = False) -> int:
+        """Bytes of the scratch buffer.
+
+        row_bytes: of one row of each tensor; input_by_rows: input 0 is never whole either.
+        """
+        buffered = (self.inputs[0], *self.inner) if input_by_rows else self.inner
+        return self.fixed_scratch + sum(
+            buffer_bytes(self.rows[tensor], row_bytes[tensor]) for tensor in buffered
+        )
+
+    def distance(self, row_bytes: Mapping[str, int]) -> int:
+        """The least D for which the output may begin D bytes below input 0: no row of it overwrites
+        a row of the input that is needed when it is written or later."""
+        out, into = row_bytes[self.output], row_bytes[self.inputs[0]]
+        return distance(self.kept[self.inputs[0]], out, into)
+
+
+def buffer_bytes(rows: int, row_bytes: int) -> int:
+    """Bytes of a buffer of so many rows."""
+    return -(-rows * row_bytes // ROW_ALIGNMENT) * ROW_ALIGNMENT
+
+
+def distance(kept: Iterable[tuple[int, int]], output_row: int, input_row: int) -> int:
+    """See `Stream.distance`; output_row, input_row: bytes."""
+    return max(0, *(written * output_row - first * input_row for written, first in kept))
+
+
+def simulate(
+    layers: Sequence[RowLayer],
+) -> tuple[dict[str, int], dict[str, tuple[tuple[int, int], ...]]]:
+    """(`Stream.rows`, `Stream.kept`) of layers in order of execution.
+
+    What comes before a tensor changes nothing of what happens after it. So both hold, of the
+    tensors that its layers read, for every chain that ends with the same layer.
+    """
+    producer = {layer.output: i for i, layer in enumerate(layers)}
+    output = layers[-1].output
+    readers: dict[str, list[int]] = {t: [] for layer in layers for t in layer.inputs}
+    for i, layer in enumerate(layers):
+        for tensor in dict.fromkeys(layer.inputs):
+            readers[tensor].append(i)
+    # A pool over its whole input takes one step for each row of it, and writes after the last.
+    last = len(layers) - 1
+    pool = layers[last].sum_channels > 0
+    steps = [layer.output_rows for layer in layers]
+    if pool:
+        steps[last] = layers[last].input_rows
+    done = [0] * len(layers)  # steps
+    made = dict.fromkeys(readers, 0)
+    rows = dict.fromkeys(readers, 1)
+    kept: dict[str, list[tuple[int, int]]] = {tensor: [] for tensor in readers}
+    input_rows = {t: layers[r[0]].input_rows for t, r in readers.items()}
+
+    def first_needed(tensor: str) -> int:
+        first = input_rows[tensor]
+        for i in readers[tensor]:
+            if done[i] < steps[i]:
+                own = done[i] if pool and i == last else layers[i].first_row(done[i])
+                first = min(first, own)
+        return first
+
+    while done[last] < steps[last]:
+        stack = [last]
+        while stack:
+            index = stack[-1]
+            layer, step = layers[index], done[index]
+            need = step + 1 if pool and index == last else layer.rows_needed(step)
+            missing = next((t for t in layer.inputs if made[t] < need), None)
+            if missing in producer:
+                stack.append(producer[missing])
+                continue
+            if missing is not None:  # an input of the chain: it is there, or arrives now
+                made[missing] = need
+                rows[missing] = max(rows[missing], need - first_needed(missing))
+                continue
+            stack.pop()
+            if index == last:
+                if not pool or step + 1 == steps[last]:
+                    written = 1 if pool else step + 1
+                    for tensor, moments in kept.items():
+                        moments.append((written, first_needed(tensor)))
+                done[index] += 1
+            else:
+                done[index] += 1
+                made[layer.output] += 1
+                rows[layer.output] = max(
+                    rows[layer.output], made[layer.output] - first_needed(layer.output)
+                )
+    assert output not in made
+    return rows, {tensor: _deciding(moments) for tensor, moments in kept.items()}
+
+
+def _deciding(moments: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Of (written, first) those that can have the largest written * a - first * b for some a, b > 0:
+    the corners of their upper convex hull. Both only ever grow."""
+    hull: list[tuple[int, int]] = []
+    for written, first in moments:
+        while hull and hull[-1][1] == first:
+            hull.pop()
+        while len(hull) > 1:
+            (w0, f0), (w1, f1) = hull[-2:]
+            if (w1 - w0) * (first - f0) > (written - w0) * (f1 - f0):
+                break
+            hull.pop()
+        hull.append((written, first))
+    return tuple(hull)
+
+
+def _inputs(layers: Sequence[RowLayer]) -> tuple[str, ...]:
+    made = {layer.output for layer in layers}
+    return tuple(dict.fromkeys(t for layer in layers for t in layer.inputs if t not in made))
+
+
+def _check(layers: Sequence[RowLayer]) -> None:
+    if not layers:
+        raise TfmixError("a chain without layers")
+    name = f"chain {layers[0].name}..{layers[-1].name}"
+    if len(layers) > MOST_LAYERS:
+        raise TfmixError(f"{name}: {len(layers)} layers; allowed: at most {MOST_LAYERS}")
+    first = layers[0].inputs[0]
+    rows = {first: layers[0].input_rows}
+    made: set[str] = set()
+    for layer in layers:
+        for tensor in layer.inputs:
+            if tensor not in made | {first} and len(layer.inputs) == 1:
+                raise TfmixError(
+                    f"{name}: {layer.name} reads {tensor!r}, made neither by a layer before it nor "
+                    f"the chain's first input {first!r}"
+                )
+            if rows.setdefault(tensor, layer.input_rows) != layer.input_rows:
+                raise TfmixError(
+                    f"{name}: {layer.name} reads {layer.input_rows} rows of {tensor!r}, which has "
+                    f"{rows[tensor]}"
+                )
+        if layer.output in rows:
+            raise TfmixError(f"{name}: {layer.name} writes {layer.output!r}, which is read before")
+        for count in (layer.input_rows, layer.output_rows):
+            if not 1 <= count <= MOST_ROWS:
+                raise TfmixError(
+                    f"{name}: {layer.name} has {count} rows; allowed: 1 to {MOST_ROWS}"
+                )
+        made.add(layer.output)
+        rows[layer.output] = layer.output_rows
+    read = {tensor for layer in layers for tensor in layer.inputs}
+    unread = [layer.name for layer in layers[:-1] if layer.output not in read]
+    if unread:
+        raise TfmixError(f"{name}: no layer of it reads the output of {unread[0]}")

@@ -29,6 +29,7 @@ from tfmix.integer.model import (
     canonical_window,
 )
 from tfmix.ir.graph import (
+    FUNCTIONS,
     SOFTMAX_SCALE,
     WEIGHTED_OPS,
     BatchNorm,
@@ -157,7 +158,6 @@ class _Lowering:
         graph, op = self.graph, node.op
         kernel, window = _kernel(node, graph)
         weighted = op in WEIGHTED_OPS or op is Op.BATCH_NORM
-        rescaled = op in (Op.RELU, Op.CONCATENATE, Op.AVERAGE_POOL)
         return IntegerNode(
             name=node.name,
             kernel=kernel,
@@ -168,27 +168,27 @@ class _Lowering:
             window=window and canonical_window(window, *graph.hwc(node.inputs[0])[:2]),
             padding=node.padding,
             weights=weights_of(node) if weighted else None,
-            rescales=tuple(self._rescale(node, name) for name in node.inputs) if rescaled else (),
+            rescales=self._rescales(node),
             add=self._add(node) if op is Op.ADD else None,
-            table=self._softmax_table(node) if op is Op.SOFTMAX else None,
+            table=self._table(node),
         )
 
     def _ratio(self, node: Node, source: str) -> float:
         return self.quant(source).scale / self.quant(node.output).scale
 
-    def _rescale(self, node: Node, source: str) -> Rescale:
-        ratio = self._ratio(node, source)
-        multiplier, left_shift = fixed_point(np.array(ratio), f"{node.name}, input {source}")
-        window = math.prod(node.window.kernel) if node.window else 1
-        if window * 255 << left_shift > _INT32_MAX:
-            raise ConversionError(
-                f"{node.name}, input {source}: scale ratio {ratio:.3g} is too large for 32 bits"
-            )
-        if multiplier <= 0:
-            raise ConversionError(
-                f"{node.name}, input {source}: scale ratio {ratio:.3g} is too small for 32 bits"
-            )
-        return Rescale(int(multiplier), left_shift)
+    def _rescales(self, node: Node) -> tuple[Rescale, ...]:
+        if node.op is Op.MULTIPLY:
+            a, b = (self.quant(name) for name in node.inputs)
+            ratio = a.scale * b.scale / self.quant(node.output).scale
+            largest = math.prod(max(q.zero_point, max_level(q.bits) - q.zero_point) for q in (a, b))
+            return (_rescale(ratio, largest, f"{node.name}, product of the inputs"),)
+        if node.op not in (Op.RELU, Op.CONCATENATE, Op.AVERAGE_POOL):
+            return ()
+        largest = 255 * (math.prod(node.window.kernel) if node.window else 1)
+        return tuple(
+            _rescale(self._ratio(node, name), largest, f"{node.name}, input {name}")
+            for name in node.inputs
+        )
 
     def _add(self, node: Node) -> AddRescale:
         ratios = np.array([self._ratio(node, name) for name in node.inputs])
@@ -202,6 +202,15 @@ class _Lowering:
             "allowed: < 2^20"
         )
 
+    def _table(self, node: Node) -> np.ndarray | None:
+        if node.op is Op.SOFTMAX:
+            return self._softmax_table(node)
+        if node.op is not Op.LOOKUP:
+            return None
+        x = self.quant(node.inputs[0])
+        values = x.dequantize(np.arange(max_level(x.bits) + 1))
+        return self.quant(node.output).quantize(FUNCTIONS[node.function](values))
+
     def _softmax_table(self, node: Node) -> np.ndarray:
         rows, columns, classes = self.graph.hwc(node.inputs[0])
         if classes > _MAX_CLASSES:
@@ -210,6 +219,16 @@ class _Lowering:
             )
         distance = np.arange(256) * self.quant(node.inputs[0]).scale
         return round_half_up(65535 * np.exp(-distance)).astype(np.uint16)
+
+
+def _rescale(ratio: float, largest: int, what: str) -> Rescale:
+    """`ratio` as a fixed-point factor of integers up to `largest`. ConversionError naming `what`."""
+    multiplier, left_shift = fixed_point(np.array(ratio), what)
+    if largest << left_shift > _INT32_MAX:
+        raise ConversionError(f"{what}: scale ratio {ratio:.3g} is too large for 32 bits")
+    if multiplier <= 0:
+        raise ConversionError(f"{what}: scale ratio {ratio:.3g} is too small for 32 bits")
+    return Rescale(int(multiplier), left_shift)
 
 
 def _kernel(node: Node, graph: Graph) -> tuple[Kernel, Window | None]:
@@ -224,11 +243,13 @@ def _kernel(node: Node, graph: Graph) -> tuple[Kernel, Window | None]:
         Op.DEPTHWISE_CONV2D: Kernel.DEPTHWISE_CONV2D,
         Op.BATCH_NORM: Kernel.DEPTHWISE_CONV2D,
         Op.ADD: Kernel.ADD,
+        Op.MULTIPLY: Kernel.MULTIPLY,
         Op.CONCATENATE: Kernel.CONCATENATE,
         Op.AVERAGE_POOL: Kernel.AVERAGE_POOL,
         Op.MAX_POOL: Kernel.MAX_POOL,
         Op.PAD: Kernel.PAD,
         Op.RELU: Kernel.REQUANTIZE,
+        Op.LOOKUP: Kernel.LOOKUP,
         Op.SOFTMAX: Kernel.SOFTMAX,
     }[node.op]
     return kernel, node.window
@@ -463,12 +484,14 @@ def choose_left_shift(sums: LayerSums, what: str) -> tuple[int, FittedSums]:
 
     Rounding the bias costs less the greater L, rounding the multiplier more, see `LayerSums`.
     A small error is worth much, because one output rounded differently from fake-quant makes many
-    differ in the layers after it. But a shift costs two instructions an output, so where a window
-    has few products it is only taken to avoid errors that matter by themselves.
+    differ in the layers after it, and a channel whose input is mostly zero may round its constant
+    differently everywhere. But a shift at all costs two instructions an output, so where a window
+    has few products L is 0 unless that matters by itself.
 
     Raises ConversionError naming `what` where at no shift int32 holds the sums.
     """
-    tolerance = 2.0**-17 if sums.centred.shape[1] >= 24 else 2.0**-7
+    tolerance = 2.0**-17
+    unshifted_tolerance = tolerance if sums.centred.shape[1] >= 24 else 2.0**-7
     best, least_error = None, np.inf
     for left_shift in range(31):
         fit = sums.fit(left_shift)
@@ -476,7 +499,8 @@ def choose_left_shift(sums: LayerSums, what: str) -> tuple[int, FittedSums]:
         worst, mean = fit.error.max(), fit.error.mean()
         if worst < 0.5 and mean < least_error:
             best, least_error = (left_shift, fit), mean
-        if worst <= tolerance or mean <= tolerance / 8 or mean > 2 * least_error:
+        enough = tolerance if left_shift else unshifted_tolerance
+        if worst <= enough or mean <= enough / 8 or mean > 2 * least_error:
             break  # good enough, or past the best
     if best is None:
         channel = int(np.argmax(fit.error))

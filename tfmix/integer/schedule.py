@@ -34,10 +34,10 @@ def tensor_bytes(tensor: IntegerTensor) -> int:
     return packed_size(math.prod(tensor.shape), tensor.quant.bits)
 
 
-def schedule_of(model: IntegerNetwork) -> Schedule:
-    """Equal to `schedule(graph, activation_bits, chains)` of the graph the model comes from.
+def schedule_of(model: IntegerNetwork, *, input_by_rows: bool = False) -> Schedule:
+    """Equal to `schedule(graph, activation_bits, chains, bands)` of the graph it comes from.
 
-    TfmixError where the model's chains are none.
+    TfmixError where the model's chains are none, or input_by_rows does not go with them.
     """
     steps = tuple(
         Step(
@@ -61,7 +61,7 @@ def schedule_of(model: IntegerNetwork) -> Schedule:
     for run in runs:
         stream, row_bytes = stream_of(model, model.nodes[run.start : run.stop])
         chains.append((run, stream, row_bytes))
-    return merge(steps, buffers, model.output, model.input, chains)
+    return merge(steps, buffers, model.output, model.input, chains, input_by_rows=input_by_rows)
 
 
 def stream_of(
@@ -99,6 +99,7 @@ def stream_of(
             node.input_shapes[0],
             node.output_shape,
             node.window,
+            model.bands.get(node.name, 1),
         )
         for node in nodes
     )

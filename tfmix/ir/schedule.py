@@ -181,11 +181,13 @@ def row_layer(
     input_shape: tuple[int, int, int],
     output_shape: tuple[int, int, int],
     window: Window | None,
+    band: int = 1,
 ) -> RowLayer:
     """A node as a layer of a chain. kernel: as in `scratch_bytes`; shapes: (rows, columns,
-    channels)."""
+    channels); band: rows it makes in a call."""
     window = window or Window((1, 1))
     rows, columns, channels = input_shape
+    calls = {min(band, output_shape[0]), output_shape[0] % band} - {0}
     whole = kernel == Op.AVERAGE_POOL.value and window.kernel == (rows, columns)
     return RowLayer(
         name,
@@ -196,12 +198,16 @@ def row_layer(
         kernel=window.kernel[0],
         stride=window.strides[0],
         pad_top=window.padding[0],
-        scratch=scratch_bytes(
-            kernel,
-            window.kernel,
-            channels,
-            strides=window.strides,
-            output=(1, output_shape[1]),
+        band=band,
+        scratch=max(
+            scratch_bytes(
+                kernel,
+                window.kernel,
+                channels,
+                strides=window.strides,
+                output=(count, output_shape[1]),
+            )
+            for count in calls
         ),
         sum_channels=channels if whole and not any(window.padding) else 0,
     )
@@ -217,7 +223,7 @@ def streamable(graph: Graph, node: Node) -> bool:
     return all(graph.hwc(t) == graph.hwc(graph.buffer_of(t)) for t in node.inputs)
 
 
-def row_layer_of(graph: Graph, node: Node) -> RowLayer:
+def row_layer_of(graph: Graph, node: Node, band: int = 1) -> RowLayer:
     """A node of a graph, `streamable`, as a layer of a chain; tensors by their buffers."""
     return row_layer(
         node.name,
@@ -227,6 +233,7 @@ def row_layer_of(graph: Graph, node: Node) -> RowLayer:
         graph.hwc(node.inputs[0]),
         graph.hwc(node.output),
         node.window,
+        band,
     )
 
 
@@ -345,17 +352,18 @@ def merge(
         )
         index = run.stop
     if input_by_rows and 0 not in runs:
-        raise TfmixError(
-            f"input {network_input!r} by rows: the network does not begin with a chain"
-        )
+        raise TfmixError(f"input {network_input!r} by rows: no chain begins with it")
     used = {output, *(step.writes for step in merged)}.union(*(step.reads for step in merged))
     return Schedule(
         tuple(merged), {name: size for name, size in buffers.items() if name in used}, output
     )
 
 
-def stream_of(graph: Graph, nodes: Sequence[Node]) -> Stream:
-    """Nodes of a graph as a chain. TfmixError, naming the node, where they make none."""
+def stream_of(graph: Graph, nodes: Sequence[Node], bands: Mapping[str, int]) -> Stream:
+    """Nodes of a graph as a chain. bands: node -> rows it makes in a call, where not 1.
+
+    TfmixError, naming the node, where they make none.
+    """
     for node in nodes:
         if not streamable(graph, node):
             raise TfmixError(
@@ -363,13 +371,14 @@ def stream_of(graph: Graph, nodes: Sequence[Node]) -> Stream:
                 f"run row by row; what can is {sorted(op.value for op in STREAMABLE_OPS)}, on "
                 "images that are not reshaped"
             )
-    return Stream.of(row_layer_of(graph, node) for node in nodes)
+    return Stream.of(row_layer_of(graph, node, bands.get(node.name, 1)) for node in nodes)
 
 
 def schedule(
     graph: Graph,
     activation_bits: Mapping[str, int],
     chains: Iterable[Sequence[str]] = (),
+    bands: Mapping[str, int] | None = None,
     *,
     input_by_rows: bool = False,
 ) -> Schedule:
@@ -378,6 +387,7 @@ def schedule(
 
     activation_bits: as `QuantizationPolicy.activation_bits`.
     chains: names of nodes that run row by row, neighbours in `graph.steps`.
+    bands: node -> rows it makes in a call, where that is not 1.
     input_by_rows: the network's input arrives row by row, and no buffer holds it.
 
     TfmixError where chains or input_by_rows do not go with the graph or the bits.
@@ -397,7 +407,7 @@ def schedule(
     runs = check_chains(
         chains, [s.name for s in steps], [s.reads for s in steps], [s.writes for s in steps], output
     )
-    streams = [stream_of(graph, graph.steps[run.start : run.stop]) for run in runs]
+    streams = [stream_of(graph, graph.steps[run.start : run.stop], bands or {}) for run in runs]
     return merge(
         steps,
         buffers,

@@ -1,14 +1,14 @@
 """Chains of layers that run row by row: which rows exist when, and what that takes.
 
-Between the layers of a chain no tensor is ever whole. The last layer asks for the rows its next row
-reads, each layer before it does the same, and every row of every tensor is made once:
+Between the layers of a chain no tensor is ever whole. The last layer asks for the rows that its
+next call reads, each layer before it does the same, and every row of every tensor is made once:
 
     made[t] = rows of tensor t that exist
     while made[output] < rows of the output:
         layer = last
-        loop: for input t of layer, first input first: need = last row that its next row reads, + 1
+        loop: for input t of layer, first input first: need = last row that its next rows read, + 1
               if made[t] < need: layer = the producer of t, and look again
-        make one row of layer
+        make the next min(band, rows - made) rows of layer
 
 Of a tensor in between only those rows are kept that a later row still reads; they lie one after the
 other in a buffer of so many rows as are ever needed at once. When it is full, rows that nothing
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from tfmix.errors import TfmixError
 
 #: Bytes that the executor keeps of each layer and of the first input: counters of rows.
-STATE_BYTES = 8
+STATE_BYTES = 12
 #: Row buffers and sums begin at multiples of this.
 ROW_ALIGNMENT = 4
 #: Counters hold this many rows; records are checked with so many layers at most.
@@ -37,7 +37,8 @@ class RowLayer:
 
     name:         for messages
     input_rows:   of every input; output_rows: of the output
-    scratch:      bytes of a kernel call that makes one row
+    band:         rows that a call makes; the last call makes those that are left
+    scratch:      bytes of any such call
     sum_channels: channels of an average pool over its whole input, which adds up rows as they come
                   where it is the last layer; else 0
     """
@@ -50,6 +51,7 @@ class RowLayer:
     kernel: int = 1
     stride: int = 1
     pad_top: int = 0
+    band: int = 1
     scratch: int = 0
     sum_channels: int = 0
 
@@ -70,8 +72,8 @@ class Stream:
     rows:   of each tensor but the output, how many rows are needed at once: the size of its buffer
             where it lies within the chain, or where it is input 0 and arrives row by row
     kept:   tensor -> (rows of the output, first row of the tensor still needed when the last of
-            these is written), of the moments that can decide how far below the tensor the output
-            may lie; tensors within the chain as if they were input 0 of the rest of it
+            these is written), of the calls that can decide how far below the tensor the output may
+            lie; tensors within the chain as if they were input 0 of the rest of it
     """
 
     layers: tuple[RowLayer, ...]
@@ -98,7 +100,7 @@ class Stream:
 
     @property
     def fixed_scratch(self) -> int:
-        """Bytes of scratch that do not depend on bits: state, sums, and the largest row call."""
+        """Bytes of scratch that do not depend on bits: state, sums, and the largest call."""
         return (
             STATE_BYTES * (len(self.layers) + 1)
             + 4 * self.layers[-1].sum_channels
@@ -141,18 +143,18 @@ def simulate(
     tensors that its layers read, for every chain that ends with the same layer.
     """
     producer = {layer.output: i for i, layer in enumerate(layers)}
-    output = layers[-1].output
     readers: dict[str, list[int]] = {t: [] for layer in layers for t in layer.inputs}
     for i, layer in enumerate(layers):
         for tensor in dict.fromkeys(layer.inputs):
             readers[tensor].append(i)
-    # A pool over its whole input takes one step for each row of it, and writes after the last.
+    # A pool over its whole input adds up one row in a call, and writes in the last call.
     last = len(layers) - 1
     pool = layers[last].sum_channels > 0
-    steps = [layer.output_rows for layer in layers]
+    rows_of = [layer.output_rows for layer in layers]
+    band = [layer.band for layer in layers]
     if pool:
-        steps[last] = layers[last].input_rows
-    done = [0] * len(layers)  # steps
+        rows_of[last], band[last] = layers[last].input_rows, 1
+    done = [0] * len(layers)  # rows of the output, or of the input added up
     made = dict.fromkeys(readers, 0)
     rows = dict.fromkeys(readers, 1)
     kept: dict[str, list[tuple[int, int]]] = {tensor: [] for tensor in readers}
@@ -161,17 +163,18 @@ def simulate(
     def first_needed(tensor: str) -> int:
         first = input_rows[tensor]
         for i in readers[tensor]:
-            if done[i] < steps[i]:
+            if done[i] < rows_of[i]:
                 own = done[i] if pool and i == last else layers[i].first_row(done[i])
                 first = min(first, own)
         return first
 
-    while done[last] < steps[last]:
+    while done[last] < rows_of[last]:
         stack = [last]
         while stack:
             index = stack[-1]
-            layer, step = layers[index], done[index]
-            need = step + 1 if pool and index == last else layer.rows_needed(step)
+            layer = layers[index]
+            after = min(done[index] + band[index], rows_of[index])
+            need = after if pool and index == last else layer.rows_needed(after - 1)
             missing = next((t for t in layer.inputs if made[t] < need), None)
             if missing in producer:
                 stack.append(producer[missing])
@@ -181,27 +184,23 @@ def simulate(
                 rows[missing] = max(rows[missing], need - first_needed(missing))
                 continue
             stack.pop()
-            if index == last:
-                if not pool or step + 1 == steps[last]:
-                    written = 1 if pool else step + 1
-                    for tensor, moments in kept.items():
-                        moments.append((written, first_needed(tensor)))
-                done[index] += 1
-            else:
-                done[index] += 1
-                made[layer.output] += 1
-                rows[layer.output] = max(
-                    rows[layer.output], made[layer.output] - first_needed(layer.output)
-                )
-    assert output not in made
-    return rows, {tensor: _deciding(moments) for tensor, moments in kept.items()}
+            if index != last:
+                tensor = layer.output
+                oldest = min(first_needed(tensor), made[tensor])
+                rows[tensor] = max(rows[tensor], after - oldest)
+                made[tensor] = after
+            elif not pool or after == rows_of[last]:
+                for tensor, calls in kept.items():
+                    calls.append((1 if pool else after, first_needed(tensor)))
+            done[index] = after
+    return rows, {tensor: _deciding(calls) for tensor, calls in kept.items()}
 
 
-def _deciding(moments: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Of (written, first) those that can have the largest written * a - first * b for some a, b > 0:
+def _deciding(calls: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Of (written, first) those that have the largest written * a - first * b for some a, b > 0:
     the corners of their upper convex hull. Both only ever grow."""
     hull: list[tuple[int, int]] = []
-    for written, first in moments:
+    for written, first in calls:
         while hull and hull[-1][1] == first:
             hull.pop()
         while len(hull) > 1:
@@ -246,6 +245,8 @@ def _check(layers: Sequence[RowLayer]) -> None:
                 raise TfmixError(
                     f"{name}: {layer.name} has {count} rows; allowed: 1 to {MOST_ROWS}"
                 )
+        if layer.band < 1:
+            raise TfmixError(f"{name}: {layer.name} makes {layer.band} rows a call; at least 1")
         made.add(layer.output)
         rows[layer.output] = layer.output_rows
     read = {tensor for layer in layers for tensor in layer.inputs}

@@ -218,3 +218,10 @@ def chain(*channels: int, resolution: int = 8, kernel: int = 3) -> Graph:
     for i, count in enumerate(channels):
         x = b.conv(f"c{i}", x, count, kernel=kernel)
     return b.graph()
+
+
+def residual_sums(graph):
+    """Pins for a search: both sides of each sum and the sum itself keep their 8 bits."""
+    adds = [node for node in graph.nodes if node.name.startswith("add")]
+    tensors = {graph.quantizer_of(t) for node in adds for t in (*node.inputs, node.output)}
+    return {"activations": dict.fromkeys(tensors, 8)}

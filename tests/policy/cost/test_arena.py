@@ -89,7 +89,7 @@ def test_small_plans_are_optimal(sequence):
     blocks = arena._blocks(sequence, 16)
     if len(blocks) > 6:
         return
-    neighbours = arena._neighbours(blocks)
+    neighbours = arena._neighbours(blocks, arena._overs(sequence, 16))
     best = min(
         arena._height(blocks, arena._first_fit(blocks, neighbours, order))
         for order in itertools.permutations(range(len(blocks)))

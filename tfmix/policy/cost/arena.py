@@ -1,8 +1,9 @@
 """Where each buffer lies in the tensor arena: dynamic storage allocation with known lifetimes.
 
-The lower bound is the largest sum of what is alive at one step; `plan` reaches it on chains and on
-the networks of the MobileNet and ResNet families, where a greedy planner wastes up to a third. The
-general problem is NP-hard, so beyond those the plan is a good one, and always a valid one.
+The lower bound is the largest sum of what is alive at one step, less what a step may write over its
+input (`Step.over`); `plan` reaches it on chains and on the networks of the MobileNet and ResNet
+families, where a greedy planner wastes up to a third. The general problem is NP-hard, so beyond
+those the plan is a good one, and always a valid one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tfmix.errors import TfmixError
-from tfmix.ir.schedule import Schedule
+from tfmix.ir.schedule import Schedule, Step
 
 #: Every buffer in the arena begins at a multiple of this, as TensorFlow Lite Micro has it.
 ALIGNMENT = 16
@@ -43,12 +44,23 @@ def align(size: int, alignment: int = ALIGNMENT) -> int:
 
 
 def lower_bound(schedule: Schedule, alignment: int = ALIGNMENT) -> int:
-    """Bytes below which no plan can be: the largest sum, over the steps, of what is alive."""
+    """Bytes below which no plan can be: the most, over the steps, that what is alive takes."""
     blocks = _blocks(schedule, alignment)
+    shared = [shared_bytes(schedule, step, alignment) for step in schedule.steps] or [0]
     return max(
-        sum(b.size for b in blocks if b.first <= time <= b.last)
-        for time in range(max(len(schedule.steps), 1))
+        sum(b.size for b in blocks if b.first <= time <= b.last) - saved
+        for time, saved in enumerate(shared)
     )
+
+
+def shared_bytes(schedule: Schedule, step: Step, alignment: int = ALIGNMENT) -> int:
+    """Bytes that the output of a step and the input that it may write over can have in common."""
+    if step.over is None:
+        return 0
+    over, distance = step.over
+    source = align(schedule.buffers[over], alignment)
+    output = align(schedule.buffers[step.writes], alignment)
+    return source + output - max(output, align(distance, alignment) + source)
 
 
 def plan(schedule: Schedule, alignment: int = ALIGNMENT) -> ArenaPlan:
@@ -59,7 +71,7 @@ def plan(schedule: Schedule, alignment: int = ALIGNMENT) -> ArenaPlan:
     seeded local search over orders. Deterministic.
     """
     blocks = _blocks(schedule, alignment)
-    neighbours = _neighbours(blocks)
+    neighbours = _neighbours(blocks, _overs(schedule, alignment))
     bound = lower_bound(schedule, alignment)
     places = _lean(blocks, neighbours, bound)
     if places is None:
@@ -74,8 +86,8 @@ def plan(schedule: Schedule, alignment: int = ALIGNMENT) -> ArenaPlan:
 
 
 def verify(schedule: Schedule, plan: ArenaPlan, alignment: int = ALIGNMENT) -> None:
-    """TfmixError unless every block has an aligned place inside the arena that no other block
-    uses during its lifetime."""
+    """TfmixError unless every block has an aligned place inside the arena that no other block uses
+    during its lifetime, but for outputs far enough below the input that they are written over."""
     blocks = _blocks(schedule, 1)
     places: list[int] = []
     for block in blocks:
@@ -88,9 +100,11 @@ def verify(schedule: Schedule, plan: ArenaPlan, alignment: int = ALIGNMENT) -> N
                 f"{alignment} within the arena's {plan.total} bytes"
             )
         places.append(place)
-    for i, others in enumerate(_neighbours(blocks)):
-        for j in others:
-            if places[i] < places[j] + blocks[j].size and places[j] < places[i] + blocks[i].size:
+    for i, others in enumerate(_neighbours(blocks, _overs(schedule, 1))):
+        for other in others:
+            low, high = other.forbidden(places)
+            if low < places[i] < high:
+                j = other.index
                 raise TfmixError(
                     f"arena: {blocks[i]} at {places[i]} and {blocks[j]} at {places[j]} overlap"
                 )
@@ -127,10 +141,47 @@ def _blocks(schedule: Schedule, alignment: int) -> list[_Block]:
     return sorted(blocks, key=lambda b: (b.first, b.scratch))
 
 
-def _neighbours(blocks: Sequence[_Block]) -> list[list[int]]:
-    """For each block the indices of those alive at some time with it."""
+@dataclass(frozen=True)
+class _Neighbour:
+    """Another block, alive at some time with this one, which begins `below` bytes or more below it
+    or `above` bytes or more above."""
+
+    index: int
+    below: int
+    above: int
+
+    def forbidden(self, places: Sequence[int]) -> tuple[int, int]:
+        """This block may begin at either, and not between."""
+        place = places[self.index]
+        return place - self.below, place + self.above
+
+
+#: (an input, an output that may overwrite it) -> how far above the output the input must begin.
+_Overs = Mapping[tuple[str, str], int]
+
+
+def _overs(schedule: Schedule, alignment: int) -> _Overs:
+    return {
+        (step.over[0], step.writes): align(step.over[1], alignment)
+        for step in schedule.steps
+        if step.over is not None
+    }
+
+
+def _neighbours(blocks: Sequence[_Block], overs: _Overs) -> list[list[_Neighbour]]:
+    """For each block those alive at some time with it."""
+
+    def distance(upper: _Block, lower: _Block) -> int:
+        if upper.scratch or lower.scratch:
+            return lower.size
+        return overs.get((upper.name, lower.name), lower.size)
+
     return [
-        [j for j, b in enumerate(blocks) if j != i and b.first <= a.last and a.first <= b.last]
+        [
+            _Neighbour(j, below=distance(b, a), above=distance(a, b))
+            for j, b in enumerate(blocks)
+            if j != i and b.first <= a.last and a.first <= b.last
+        ]
         for i, a in enumerate(blocks)
     ]
 
@@ -143,7 +194,7 @@ def _height(blocks: Sequence[_Block], places: Sequence[int]) -> int:
 
 
 def _lean(
-    blocks: Sequence[_Block], neighbours: Sequence[Sequence[int]], height: int
+    blocks: Sequence[_Block], neighbours: Sequence[Sequence[_Neighbour]], height: int
 ) -> list[int] | None:
     """Offsets within `height`, or None if a bounded depth-first search finds none.
 
@@ -156,18 +207,18 @@ def _lean(
     def candidates(index: int) -> Iterator[int]:
         block = blocks[index]
         busy = sorted(
-            (places[j], places[j] + blocks[j].size, blocks[j].last)
-            for j in neighbours[index]
-            if places[j] is not None
+            (*other.forbidden(places), blocks[other.index].last)
+            for other in neighbours[index]
+            if places[other.index] is not None
         )
         wall = blocks[-1].last + 1
         found: list[tuple[int, int]] = []
         floor, floor_dies = 0, wall
-        for start, end, dies in [*busy, (height, height, wall)]:
-            if start - floor >= block.size:
-                found += [(-floor_dies, floor), (-dies, start - block.size)]
-            if end > floor:
-                floor, floor_dies = end, dies
+        for low, high, dies in [*busy, (height - block.size, height, wall)]:
+            if low >= floor:
+                found += [(-floor_dies, floor), (-dies, low)]
+            if high > floor:
+                floor, floor_dies = high, dies
         found.sort()
         # Nothing is born beside a scratch: any place is as good as another.
         return (place for _, place in (found[:1] if block.scratch else found))
@@ -191,24 +242,24 @@ def _lean(
 
 
 def _first_fit(
-    blocks: Sequence[_Block], neighbours: Sequence[Sequence[int]], order: Iterable[int]
+    blocks: Sequence[_Block], neighbours: Sequence[Sequence[_Neighbour]], order: Iterable[int]
 ) -> list[int]:
     """Offsets when each block in turn takes the lowest place free during its lifetime."""
     places = [-1] * len(blocks)
     for index in order:
         place = 0
-        for start, end in sorted(
-            (places[j], places[j] + blocks[j].size) for j in neighbours[index] if places[j] >= 0
+        for low, high in sorted(
+            other.forbidden(places) for other in neighbours[index] if places[other.index] >= 0
         ):
-            if start - place >= blocks[index].size:
+            if low >= place:
                 break
-            place = max(place, end)
+            place = max(place, high)
         places[index] = place
     return places
 
 
 def _best_first_fit(
-    blocks: Sequence[_Block], neighbours: Sequence[Sequence[int]], bound: int
+    blocks: Sequence[_Block], neighbours: Sequence[Sequence[_Neighbour]], bound: int
 ) -> list[int]:
     """The lowest of several orders, improved by moving up whatever sticks out.
 

@@ -71,23 +71,24 @@ class Stream:
     inputs: whole tensors, that which the first layer reads first in front
     rows:   of each tensor but the output, how many rows are needed at once: the size of its buffer
             where it lies within the chain, or where it is input 0 and arrives row by row
-    kept:   tensor -> (rows of the output, first row of the tensor still needed when the last of
-            these is written), of the calls that can decide how far below the tensor the output may
-            lie; tensors within the chain as if they were input 0 of the rest of it
+    moved:  of each such tensor, how many rows are moved to the front of its buffer in all
+    kept:   (rows of the output, first row of input 0 still needed when the last of these is
+            written), of the calls that can decide how far below the input the output may lie
     """
 
     layers: tuple[RowLayer, ...]
     inputs: tuple[str, ...]
     rows: Mapping[str, int] = field(hash=False)
-    kept: Mapping[str, tuple[tuple[int, int], ...]] = field(hash=False)
+    moved: Mapping[str, int] = field(hash=False)
+    kept: tuple[tuple[int, int], ...]
 
     @classmethod
     def of(cls, layers: Iterable[RowLayer]) -> Stream:
         """TfmixError, naming the layer, where layers do not make a chain."""
         layers = tuple(layers)
         _check(layers)
-        rows, kept = simulate(layers)
-        return cls(layers, _inputs(layers), rows, kept)
+        found, inputs = simulate(layers), _inputs(layers)
+        return cls(layers, inputs, found.rows, found.moved, found.kept[inputs[0], 0])
 
     @property
     def output(self) -> str:
@@ -121,7 +122,7 @@ class Stream:
         """The least D for which the output may begin D bytes below input 0: no row of it overwrites
         a row of the input that is needed when it is written or later."""
         out, into = row_bytes[self.output], row_bytes[self.inputs[0]]
-        return distance(self.kept[self.inputs[0]], out, into)
+        return max(0, *(written * out - first * into for written, first in self.kept))
 
 
 def buffer_bytes(rows: int, row_bytes: int) -> int:
@@ -129,18 +130,25 @@ def buffer_bytes(rows: int, row_bytes: int) -> int:
     return -(-rows * row_bytes // ROW_ALIGNMENT) * ROW_ALIGNMENT
 
 
-def distance(kept: Iterable[tuple[int, int]], output_row: int, input_row: int) -> int:
-    """See `Stream.distance`; output_row, input_row: bytes."""
-    return max(0, *(written * output_row - first * input_row for written, first in kept))
+@dataclass(frozen=True)
+class Simulation:
+    """What `simulate` finds of every tensor that the layers read.
+
+    rows, moved: as in `Stream`
+    kept: of a tensor and the position of a layer that reads it: `Stream.kept` of the chain that
+          begins with that layer and has the tensor for its input 0
+    """
+
+    rows: dict[str, int]
+    moved: dict[str, int]
+    kept: dict[tuple[str, int], tuple[tuple[int, int], ...]]
 
 
-def simulate(
-    layers: Sequence[RowLayer],
-) -> tuple[dict[str, int], dict[str, tuple[tuple[int, int], ...]]]:
-    """(`Stream.rows`, `Stream.kept`) of layers in order of execution.
+def simulate(layers: Sequence[RowLayer]) -> Simulation:
+    """Runs through the rows of layers in order of execution.
 
-    What comes before a tensor changes nothing of what happens after it. So both hold, of the
-    tensors that its layers read, for every chain that ends with the same layer.
+    What comes before a layer changes nothing of what happens after it. So what is found holds for
+    every chain that begins with any of the layers and ends with the last.
     """
     producer = {layer.output: i for i, layer in enumerate(layers)}
     readers: dict[str, list[int]] = {t: [] for layer in layers for t in layer.inputs}
@@ -157,13 +165,16 @@ def simulate(
     done = [0] * len(layers)  # rows of the output, or of the input added up
     made = dict.fromkeys(readers, 0)
     rows = dict.fromkeys(readers, 1)
-    kept: dict[str, list[tuple[int, int]]] = {tensor: [] for tensor in readers}
+    oldest: dict[str, list[tuple[int, int]]] = {tensor: [] for tensor in readers}
+    kept: dict[tuple[str, int], list[tuple[int, int]]] = {
+        (tensor, i): [] for tensor, found in readers.items() for i in found
+    }
     input_rows = {t: layers[r[0]].input_rows for t, r in readers.items()}
 
-    def first_needed(tensor: str) -> int:
+    def first_needed(tensor: str, begin: int = 0) -> int:
         first = input_rows[tensor]
         for i in readers[tensor]:
-            if done[i] < rows_of[i]:
+            if i >= begin and done[i] < rows_of[i]:
                 own = done[i] if pool and i == last else layers[i].first_row(done[i])
                 first = min(first, own)
         return first
@@ -186,14 +197,30 @@ def simulate(
             stack.pop()
             if index != last:
                 tensor = layer.output
-                oldest = min(first_needed(tensor), made[tensor])
-                rows[tensor] = max(rows[tensor], after - oldest)
+                first = min(first_needed(tensor), made[tensor])
+                oldest[tensor].append((first, after))
+                rows[tensor] = max(rows[tensor], after - first)
                 made[tensor] = after
             elif not pool or after == rows_of[last]:
-                for tensor, calls in kept.items():
-                    calls.append((1 if pool else after, first_needed(tensor)))
+                for key, calls in kept.items():
+                    calls.append((1 if pool else after, first_needed(*key)))
             done[index] = after
-    return rows, {tensor: _deciding(calls) for tensor, calls in kept.items()}
+    return Simulation(
+        rows,
+        {tensor: _moved(rows[tensor], calls) for tensor, calls in oldest.items()},
+        {key: _deciding(calls) for key, calls in kept.items()},
+    )
+
+
+def _moved(capacity: int, calls: Iterable[tuple[int, int]]) -> int:
+    """Rows moved in a buffer of `capacity` rows. calls: (oldest row to keep, rows made after)."""
+    moved = front = made = 0
+    for oldest, after in calls:
+        if after - front > capacity:
+            moved += made - oldest
+            front = oldest
+        made = after
+    return moved
 
 
 def _deciding(calls: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

@@ -139,13 +139,11 @@ class Settings:
     mobilenet_epochs: int = 30
 
 
-def scores(
-    model: tf_keras.Model, tests: dict[str, tuple[np.ndarray, np.ndarray]], quantized: bool = True
-) -> dict[str, Any]:
+def scores(model: tf_keras.Model, settings: Settings, quantized: bool = True) -> dict[str, Any]:
     """Top-1 in per cent on each test set, of the integer network too, and what it takes."""
     record: dict[str, Any] = {}
     integer = tfmix.convert(model) if quantized else None
-    for part, (x, y) in tests.items():
+    for part, (x, y) in settings.tests.items():
         record[part] = top1(model.predict(x, 500, verbose=0), y)
         if integer is not None:
             record[f"{part}, integer"] = top1(integer.predict(x), y)
@@ -157,6 +155,9 @@ def scores(
             tfmix.get_policy(model)
         )
         record["policy"] = tfmix.get_policy(model).to_json()
+        kept = settings.folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}.weights.h5"
+        model.save_weights(kept)  # to be looked at again
+        record["weights_file"] = kept.name
     return record
 
 
@@ -192,7 +193,7 @@ def trained(
     else:
         tfmix.finetune(model, settings.train, epochs=epochs, teacher=teacher, seed=seed, verbose=2)
     minutes = (time.perf_counter() - start) / 60
-    return scores(model, settings.tests) | {"minutes": minutes, "epochs": epochs}
+    return scores(model, settings) | {"minutes": minutes, "epochs": epochs}
 
 
 def untrained(
@@ -209,7 +210,7 @@ def untrained(
     steps = {} if settings.rounding_steps is None else {"steps": settings.rounding_steps}
     tfmix.calibrate(model, calibration, seed=seed, **steps)
     minutes = (time.perf_counter() - start) / 60
-    return scores(model, settings.tests) | {"minutes": minutes}
+    return scores(model, settings) | {"minutes": minutes}
 
 
 # -- MobileNet ----------------------------------------------------------------------------------
@@ -279,7 +280,7 @@ def tables(settings: Settings) -> list[Table]:
         model = load()
         if epochs:
             tuned_float(model, s, epochs)
-        return scores(model, s.tests, quantized=False)
+        return scores(model, s, quantized=False)
 
     mobile = cache(partial(mobilenet, settings))
     return [

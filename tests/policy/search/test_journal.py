@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -143,6 +145,20 @@ def test_places_that_cannot_be_written(tmp_path):
     for path in (tmp_path / "nowhere" / "journal", tmp_path):
         with pytest.raises(TfmixError, match="cannot use the journal"):
             open_session(path)
+
+
+def test_two_processes_on_one_journal(journal):
+    holds_it = (
+        "import fcntl, sys; f = open(sys.argv[1], 'a+b'); fcntl.lockf(f, fcntl.LOCK_EX); "
+        "print('locked', flush=True); input()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", holds_it, journal], **pipes) as other:
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(TfmixError, match="is in use by another process"):
+            open_session(journal)
+        other.communicate(b"\n")
+    finish(open_session(journal))
 
 
 def test_options_that_json_cannot_hold(tmp_path):

@@ -26,6 +26,11 @@ from tfmix.ir.graph import Graph
 from tfmix.policy.search.base import SearchProblem, Trial
 from tfmix.policy.sensitivity import SensitivityTable
 
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: two searches on one journal go unnoticed there
+    fcntl = None
+
 JOURNAL_FORMAT = "tfmix.SearchJournal"
 JOURNAL_VERSION = 1
 
@@ -40,7 +45,8 @@ class Journal:
         """Opens the journal at `path`, or begins one.
 
         FormatError where the file is no journal or is damaged before its end; TfmixError where it
-        belongs to another search than `header` says, naming what differs, or cannot be written.
+        belongs to another search than `header` says, naming what differs, is in use by another
+        search, or cannot be written.
         """
         self.path = Path(path)
         self.estimate: SensitivityTable | None = None
@@ -48,6 +54,7 @@ class Journal:
         try:
             self._file = open(self.path, "a+b")  # noqa: SIM115  closed by `close`
             try:
+                self._lock()
                 self._load(header)
             except BaseException:
                 self._file.close()
@@ -89,6 +96,18 @@ class Journal:
         self._append({"estimate": table.to_document()})
 
     # -- the file -----------------------------------------------------------------------------
+
+    def _lock(self) -> None:
+        """Against other processes, until it is closed or this one dies."""
+        if fcntl is None:
+            return
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise TfmixError(
+                f"the journal {self.path} is in use by another process; wait for it, or give this "
+                "search a journal of its own"
+            ) from None
 
     def _append(self, record: Mapping[str, Any]) -> None:
         self._write(record)

@@ -9,6 +9,7 @@
 #include "packing.h"
 #include "requantize.h"
 #include "tfmix/kernels.h"
+#include "tfmix/stream.h"
 #include "window.h"
 
 namespace tfmix {
@@ -22,6 +23,8 @@ int32_t MultiplierOfMean(int32_t multiplier, int32_t count) {
 }
 
 #if TFMIX_DSP
+
+constexpr int32_t kRun = kGroup;  // channels computed together
 
 // Sums of four channels over a window. They are taken two by two in 16 bits, which hold 257 bytes.
 class GroupSums {
@@ -50,60 +53,92 @@ class GroupSums {
   int32_t sums_[kGroup] = {};
 };
 
-template <int kInputBits, int kOutputBits>
-void AveragePool(const tfmix_average_pool_params& p, const uint8_t* input, uint8_t* output) {
-  ClearUnusedBits<kOutputBits>(p.output_height * p.output_width * p.output_channels, output);
-  ForEachOutputPixel(p, [&](const WindowSpan& rows, const WindowSpan& columns, int32_t index) {
-    const int32_t count = rows.Count() * columns.Count();
-    const int32_t multiplier = MultiplierOfMean(p.multiplier, count);
-    const int32_t zero = count * p.input_zero_point;
-    for (int32_t begin = 0; begin < p.output_channels; begin += kGroup) {
-      const ChannelGroup group = {begin, std::min(kGroup, p.output_channels - begin),
-                                  p.output_channels};
-      GroupSums sums;
-      ForEachElement(rows, columns, [&](int32_t row, int32_t column) {
-        sums.Add(LoadGroup<kInputBits>(group, input, InputIndex(p, row, column)));
-      });
-      sums.Flush();
-      const auto mean = [&](int32_t k) {
-        return Usat<kOutputBits>(Smmlar(WrappingShiftLeft(sums[k] - zero, p.left_shift), multiplier,
-                                        p.output_zero_point));
-      };
-      StoreGroup<kOutputBits>(group, mean(0) | mean(1) << 8 | mean(2) << 16 | mean(3) << 24, index,
-                              output);
-    }
+// sums[i] += what lies in the window of channel begin + i, each element less the zero point.
+template <int kInputBits>
+void AddWindow(const tfmix_average_pool_params& p, const uint8_t* input, const WindowSpan& rows,
+               const WindowSpan& columns, int32_t begin, int32_t count, int32_t* sums) {
+  const ChannelGroup group = {begin, count, p.input_channels};
+  GroupSums found;
+  ForEachElement(rows, columns, [&](int32_t row, int32_t column) {
+    found.Add(LoadGroup<kInputBits>(group, input, InputIndex(p, row, column)));
   });
+  found.Flush();
+  const int32_t zero = rows.Count() * columns.Count() * p.input_zero_point;
+  for (int32_t k = 0; k < count; ++k) sums[k] += found[k] - zero;
+}
+
+// Output channels begin + [0, count) of the pixel whose first channel is element `index`.
+template <int kOutputBits>
+void StoreMeans(const tfmix_average_pool_params& p, int32_t multiplier, const int32_t* sums,
+                int32_t begin, int32_t count, int32_t index, uint8_t* output) {
+  const ChannelGroup group = {begin, count, p.output_channels};
+  uint32_t means = 0;
+  for (int32_t k = 0; k < count; ++k) {
+    means |= Usat<kOutputBits>(
+                 Smmlar(WrappingShiftLeft(sums[k], p.left_shift), multiplier, p.output_zero_point))
+             << 8 * k;
+  }
+  StoreGroup<kOutputBits>(group, means, index, output);
 }
 
 #else
 
-constexpr int32_t kChannelRun = 32;  // channels computed together
+constexpr int32_t kRun = 32;  // channels computed together
+
+// sums[i] += what lies in the window of channel begin + i, each element less the zero point.
+template <int kInputBits>
+void AddWindow(const tfmix_average_pool_params& p, const uint8_t* input, const WindowSpan& rows,
+               const WindowSpan& columns, int32_t begin, int32_t count, int32_t* sums) {
+  int16_t x[kRun];
+  ForEachElement(rows, columns, [&](int32_t row, int32_t column) {
+    Unpack<kInputBits>(input, InputIndex(p, row, column) + begin, count, p.input_zero_point, x);
+    for (int32_t c = 0; c < count; ++c) sums[c] += x[c];
+  });
+}
+
+// Output channels begin + [0, count) of the pixel whose first channel is element `index`.
+template <int kOutputBits>
+void StoreMeans(const tfmix_average_pool_params& p, int32_t multiplier, const int32_t* sums,
+                int32_t begin, int32_t count, int32_t index, uint8_t* output) {
+  uint8_t means[kRun];
+  for (int32_t c = 0; c < count; ++c) {
+    means[c] = Clamp<kOutputBits>(p.output_zero_point +
+                                  Requantize(WrappingShiftLeft(sums[c], p.left_shift), multiplier));
+  }
+  Pack<kOutputBits>(means, index + begin, count, output);
+}
+
+#endif  // TFMIX_DSP
 
 template <int kInputBits, int kOutputBits>
 void AveragePool(const tfmix_average_pool_params& p, const uint8_t* input, uint8_t* output) {
   ClearUnusedBits<kOutputBits>(p.output_height * p.output_width * p.output_channels, output);
-  int16_t x[kChannelRun];
-  int32_t sums[kChannelRun];
-  uint8_t staged[kChannelRun];
   ForEachOutputPixel(p, [&](const WindowSpan& rows, const WindowSpan& columns, int32_t index) {
     const int32_t multiplier = MultiplierOfMean(p.multiplier, rows.Count() * columns.Count());
-    for (int32_t begin = 0; begin < p.output_channels; begin += kChannelRun) {
-      const int32_t count = std::min(kChannelRun, p.output_channels - begin);
-      std::fill_n(sums, count, 0);
-      ForEachElement(rows, columns, [&](int32_t row, int32_t column) {
-        Unpack<kInputBits>(input, InputIndex(p, row, column) + begin, count, p.input_zero_point, x);
-        for (int32_t c = 0; c < count; ++c) sums[c] += x[c];
-      });
-      for (int32_t c = 0; c < count; ++c) {
-        staged[c] = Clamp<kOutputBits>(
-            p.output_zero_point + Requantize(WrappingShiftLeft(sums[c], p.left_shift), multiplier));
-      }
-      Pack<kOutputBits>(staged, index + begin, count, output);
+    for (int32_t begin = 0; begin < p.output_channels; begin += kRun) {
+      const int32_t count = std::min(kRun, p.output_channels - begin);
+      int32_t sums[kRun] = {};
+      AddWindow<kInputBits>(p, input, rows, columns, begin, count, sums);
+      StoreMeans<kOutputBits>(p, multiplier, sums, begin, count, index, output);
     }
   });
 }
 
-#endif  // TFMIX_DSP
+// Row number `row` of the image, which is one window.
+template <int kInputBits, int kOutputBits>
+void AveragePoolRow(const tfmix_average_pool_params& p, int32_t row, const uint8_t* input,
+                    uint8_t* output, int32_t* sums) {
+  const bool last = row + 1 == p.input_height;
+  const int32_t multiplier =
+      last ? MultiplierOfMean(p.multiplier, p.input_height * p.input_width) : 0;
+  if (row == 0) std::fill_n(sums, p.input_channels, 0);
+  if (last) ClearUnusedBits<kOutputBits>(p.output_channels, output);
+  for (int32_t begin = 0; begin < p.input_channels; begin += kRun, sums += kRun) {
+    const int32_t count = std::min(kRun, p.input_channels - begin);
+    AddWindow<kInputBits>(p, input, {0, 0, 1}, {0, 0, p.input_width}, begin, count, sums);
+    if (last) StoreMeans<kOutputBits>(p, multiplier, sums, begin, count, 0, output);
+  }
+}
 
 }  // namespace
 }  // namespace tfmix
@@ -129,9 +164,14 @@ tfmix_status tfmix_average_pool_prepare(const tfmix_average_pool_params* params,
   return TFMIX_OK;
 }
 
-#define TFMIX_DEFINE_(a_, o_)                                                   \
-  void tfmix_average_pool_a##a_##o##o_(const tfmix_average_pool_params* params, \
-                                       const uint8_t* input, uint8_t* output) { \
-    tfmix::AveragePool<a_, o_>(*params, input, output);                         \
+#define TFMIX_DEFINE_(a_, o_)                                                                     \
+  void tfmix_average_pool_a##a_##o##o_(const tfmix_average_pool_params* params,                   \
+                                       const uint8_t* input, uint8_t* output) {                   \
+    tfmix::AveragePool<a_, o_>(*params, input, output);                                           \
+  }                                                                                               \
+  void tfmix_average_pool_rows_a##a_##o##o_(const tfmix_average_pool_params* params, int32_t row, \
+                                            const uint8_t* input, uint8_t* output,                \
+                                            int32_t* sums) {                                      \
+    tfmix::AveragePoolRow<a_, o_>(*params, row, input, output, sums);                             \
   }
 TFMIX_AVERAGE_POOL_VARIANTS(TFMIX_DEFINE_)

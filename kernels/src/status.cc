@@ -16,6 +16,12 @@ const char* tfmix_status_message(tfmix_status status) {
       return "a multiplier, the number of multipliers or a shift is outside its range";
     case TFMIX_TOO_LARGE:
       return "a tensor, a buffer or an accumulator is too large";
+    case TFMIX_NO_KERNEL:
+      return "a layer's kernel is not among those that are linked";
+    case TFMIX_BAD_CHAIN:
+      return "layers do not make a chain that can run row by row";
+    case TFMIX_BAD_ROWS:
+      return "another number of rows has to be kept of a tensor within a chain";
   }
   return "unknown status";
 }

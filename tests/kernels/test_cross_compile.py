@@ -36,9 +36,10 @@ def tool(name: str) -> str:
     ("compiler", "standard"),
     [("gcc", "c99"), ("gcc", "c11"), ("g++", "c++17"), ("arm-none-eabi-gcc", "c99")],
 )
-def test_the_header_stands_alone(compiler, standard, tmp_path):
+@pytest.mark.parametrize("header", ["kernels.h", "stream.h"])
+def test_the_header_stands_alone(compiler, standard, header, tmp_path):
     source = tmp_path / ("header.cc" if "++" in standard else "header.c")
-    source.write_text('#include "tfmix/kernels.h"\n')
+    source.write_text(f'#include "tfmix/{header}"\n')
     flags = [f"-std={standard}", "-pedantic", *WARNINGS, "-fsyntax-only"]
     run(tool(compiler), *flags, f"-I{KERNELS / 'include'}", source)
 

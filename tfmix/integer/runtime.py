@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from tfmix.integer.model import (
 from tfmix.integer.packing import pack, unpack
 from tfmix.ir.quant import packed_size
 
+from tfmix.integer.stream import StreamCall, execution_order, lower_chain
 # Not resolved: in Bazel's runfiles the sources are links, and the library lies beside the links.
 _LIBRARY = Path(__file__).absolute().parents[1] / "_kernels.so"
 
@@ -56,6 +57,36 @@ class _Sizes(ctypes.Structure):
 
 def library_path() -> Path:
     """The kernels as a shared library. TfmixError if it has not been built."""
+class _StreamKernel(ctypes.Structure):
+    """tfmix_stream_kernel of kernels/include/tfmix/stream.h."""
+
+    _fields_ = [
+        ("kernel", ctypes.c_int32),
+        ("variant", _Variant),
+        ("prepare", ctypes.c_void_p),
+        ("run", ctypes.c_void_p),
+    ]
+
+
+class _Stream(ctypes.Structure):
+    """tfmix_stream of kernels/include/tfmix/stream.h."""
+
+    _fields_ = [
+        ("layers", ctypes.c_char_p),
+        ("layer_count", ctypes.c_int32),
+        ("input_count", ctypes.c_int32),
+        ("input_rows", ctypes.c_int32),
+        ("kernels", ctypes.POINTER(_StreamKernel)),
+        ("kernel_count", ctypes.c_int32),
+    ]
+
+
+class _StreamSizes(ctypes.Structure):
+    """tfmix_stream_sizes of kernels/include/tfmix/stream.h."""
+
+    _fields_ = [(name, ctypes.c_int32) for name in ("output", "scratch", "distance")]
+
+
     if not _LIBRARY.exists():
         raise TfmixError(
             f"the kernels are not built: {_LIBRARY.name} is missing from {_LIBRARY.parent}; "
@@ -75,6 +106,7 @@ def load_library() -> ctypes.CDLL:
     library.tfmix_status_message.restype = ctypes.c_char_p
     return library
 
+    library.tfmix_host_stream_kernels.restype = ctypes.POINTER(_StreamKernel)
 
 @dataclass(frozen=True)
 class BufferSizes:
@@ -195,6 +227,73 @@ def _pointer(array: np.ndarray) -> ctypes.c_void_p:
 
 # -- the model ----------------------------------------------------------------------------------
 
+# -- chains -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StreamSizes:
+    """Exact sizes in bytes of what a chain reads and writes.
+
+    operands: its inputs, then the constants of its layers; distance: see `StreamCall`
+    """
+
+    operands: tuple[int, ...]
+    output: int
+    scratch: int
+    distance: int
+
+
+def stream_struct(call: StreamCall) -> _Stream:
+    """The chain as the C API has it, with all kernels that there are."""
+    count = ctypes.c_int32()
+    kernels = load_library().tfmix_host_stream_kernels(ctypes.byref(count))
+    return _Stream(
+        call.records, len(call.layers), len(call.inputs), call.input_rows, kernels, count
+    )
+
+
+def prepare_stream(call: StreamCall) -> StreamSizes:
+    """Has the kernels check the chain; TfmixError naming it if they refuse."""
+    library = load_library()
+    count = len(call.inputs) + len(call.constants)
+    operands, sizes = (ctypes.c_int32 * count)(), _StreamSizes()
+    status = library.tfmix_stream_prepare(
+        ctypes.byref(stream_struct(call)), operands, count, ctypes.byref(sizes)
+    )
+    if status != 0:
+        message = library.tfmix_status_message(status).decode()
+        raise TfmixError(f"chain {call.name}: the kernels refuse it: {message}")
+    return StreamSizes(tuple(operands), sizes.output, sizes.scratch, sizes.distance)
+
+
+def bind_stream(
+    call: StreamCall, inputs: Sequence[np.ndarray], output: np.ndarray, scratch: np.ndarray
+) -> Callable[[], None]:
+    """The chain as a function of nothing, as `bind`; whole inputs only.
+
+    The output may lie over the first input as `StreamSizes.distance` says. TfmixError naming the
+    chain if the kernels refuse it or a buffer has another size.
+    """
+    sizes = prepare_stream(call)
+    constants = [ctypes.create_string_buffer(c.constants, len(c.constants)) for c in call.constants]
+    names = [*call.inputs, *(f"constants of {c.node}" for c in call.constants), call.output]
+    found = [*(x.nbytes for x in inputs), *map(ctypes.sizeof, constants), output.nbytes]
+    for name, size, expected in zip(names, found, (*sizes.operands, sizes.output), strict=True):
+        if size != expected:
+            raise TfmixError(f"chain {call.name}: {name} of {size} bytes, {expected} expected")
+    if scratch.nbytes < sizes.scratch:
+        raise TfmixError(
+            f"chain {call.name}: scratch of {scratch.nbytes} bytes, {sizes.scratch} needed"
+        )
+    pointers = [*map(_pointer, inputs), *(ctypes.cast(c, ctypes.c_void_p) for c in constants)]
+    operands = (ctypes.c_void_p * len(pointers))(*(pointer.value for pointer in pointers))
+    operands.keep_alive = (pointers, constants)
+    function = load_library().tfmix_stream_run
+    function.restype = None
+    stream = stream_struct(call)
+    return partial(function, ctypes.byref(stream), operands, _pointer(output), _pointer(scratch))
+
+
 
 class CRuntime:
     """Runs `model`, one image at a time, on one core.
@@ -209,31 +308,38 @@ class CRuntime:
             name: np.zeros(packed_size(_elements(tensor), tensor.quant.bits), np.uint8)
             for name, tensor in model.tensors.items()
         }
-        calls = [lower(node, model.tensors) for node in model.nodes]
-        sizes = [prepare(call) for call in calls]
-        largest = max((s.scratch for s in sizes), default=0)
-        scratch = np.zeros((largest + 3) // 4, np.int32)
+        self._layers = {node.name: self._bind(node) for node in model.nodes}
         self._steps = [
-            bind(
-                call,
-                s,
-                [self._buffers[name] for name in call.inputs],
-                self._buffers[call.output],
-                scratch,
-            )
-            for call, s in zip(calls, sizes, strict=True)
+            self._bind_chain(step) if isinstance(step, tuple) else self._layers[step.name]
+            for step in execution_order(model)
         ]
 
     def run(self, q: np.ndarray) -> np.ndarray:
         """uint8 [n, *input_shape] -> uint8 [n, *output_shape]."""
-        outputs = self._run(q, (self.model.output,))
+    def _bind(self, node: IntegerNode) -> Callable[[], None]:
+        call = lower(node, self.model.tensors)
+        sizes = prepare(call)
+        inputs = [self._buffers[name] for name in call.inputs]
+        return bind(call, sizes, inputs, self._buffers[call.output], _scratch(sizes.scratch))
+
+    def _bind_chain(self, chain: tuple[str, ...]) -> Callable[[], None]:
+        call = lower_chain(self.model, chain)
+        inputs = [self._buffers[name] for name in call.inputs]
+        return bind_stream(call, inputs, self._buffers[call.output], _scratch(call.scratch))
+
+        outputs = self._run(q, (self.model.output,), self._steps)
         return outputs[self.model.output].reshape(len(q), *self.model.output_shape)
 
     def tensors(self, q: np.ndarray) -> dict[str, np.ndarray]:
-        """uint8 [n, *input_shape] -> every tensor by name, uint8 [n, *its shape]."""
-        return self._run(q, tuple(self.model.tensors))
+        """uint8 [n, *input_shape] -> every tensor by name, uint8 [n, *its shape].
 
-    def _run(self, q: np.ndarray, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+        Layer by layer: within a chain tensors are never whole, but their values are the same.
+        """
+        return self._run(q, tuple(self.model.tensors), self._layers.values())
+
+    def _run(
+        self, q: np.ndarray, names: tuple[str, ...], steps: Collection[Callable[[], None]]
+    ) -> dict[str, np.ndarray]:
         shape = self.model.input_shape
         if not isinstance(q, np.ndarray) or q.dtype != np.uint8 or q.shape[1:] != shape:
             found = f"{q.dtype} {list(q.shape)}" if isinstance(q, np.ndarray) else type(q).__name__
@@ -248,7 +354,7 @@ class CRuntime:
         input_bits = self.model.tensors[self.model.input].quant.bits
         for i, image in enumerate(q):
             first[:] = pack(image, input_bits)
-            for step in self._steps:
+            for step in steps:
                 step()
             for name, result in results.items():
                 bits = self.model.tensors[name].quant.bits
@@ -261,3 +367,7 @@ class CRuntime:
 
 def _elements(tensor: IntegerTensor) -> int:
     return math.prod(tensor.shape)
+def _scratch(size: int) -> np.ndarray:
+    return np.zeros((size + 3) // 4, np.int32)
+
+

@@ -48,7 +48,10 @@ typedef enum tfmix_status {
   TFMIX_BAD_WINDOW = 3,     /* an output has a window without any element of the image */
   TFMIX_BAD_ZERO_POINT = 4, /* a zero point is outside the range of its tensor */
   TFMIX_BAD_RESCALE = 5,    /* a multiplier, its count, or a shift is outside its range */
-  TFMIX_TOO_LARGE = 6       /* a size in bytes or an accumulator would leave int32 */
+  TFMIX_TOO_LARGE = 6,      /* a size in bytes or an accumulator would leave int32 */
+  TFMIX_NO_KERNEL = 7,      /* tfmix/stream.h: a kernel is not among those that are linked */
+  TFMIX_BAD_CHAIN = 8,      /* tfmix/stream.h: layers do not make a chain */
+  TFMIX_BAD_ROWS = 9        /* tfmix/stream.h: another number of rows has to be kept */
 } tfmix_status;
 
 /* A sentence for people. Never NULL. */

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from random_chains import random_chain
 
-from tfmix.errors import TfmixError
-from tfmix.integer import reference
-from tfmix.integer.model import IntegerNetwork, Kernel
+from tfmix.integer.model import IntegerNetwork
 from tfmix.integer.packing import pack
 from tfmix.integer.runtime import (
     CRuntime,
@@ -20,7 +17,7 @@ from tfmix.integer.runtime import (
     prepare_stream,
     stream_struct,
 )
-from tfmix.integer.stream import AVERAGE_POOL_ROWS, StreamCall, StreamLayer, lower_chain
+from tfmix.integer.stream import StreamCall, lower_chain
 
 SEEDS = range(300)
 GUARD, CANARY = 64, 0xA5

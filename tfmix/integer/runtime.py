@@ -28,9 +28,9 @@ from tfmix.integer.model import (
     Kernel,
 )
 from tfmix.integer.packing import pack, unpack
+from tfmix.integer.stream import StreamCall, execution_order, lower_chain
 from tfmix.ir.quant import packed_size
 
-from tfmix.integer.stream import StreamCall, execution_order, lower_chain
 # Not resolved: in Bazel's runfiles the sources are links, and the library lies beside the links.
 _LIBRARY = Path(__file__).absolute().parents[1] / "_kernels.so"
 
@@ -55,8 +55,6 @@ class _Sizes(ctypes.Structure):
     ]
 
 
-def library_path() -> Path:
-    """The kernels as a shared library. TfmixError if it has not been built."""
 class _StreamKernel(ctypes.Structure):
     """tfmix_stream_kernel of kernels/include/tfmix/stream.h."""
 
@@ -87,6 +85,8 @@ class _StreamSizes(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int32) for name in ("output", "scratch", "distance")]
 
 
+def library_path() -> Path:
+    """The kernels as a shared library. TfmixError if it has not been built."""
     if not _LIBRARY.exists():
         raise TfmixError(
             f"the kernels are not built: {_LIBRARY.name} is missing from {_LIBRARY.parent}; "
@@ -104,9 +104,9 @@ def load_library() -> ctypes.CDLL:
     except OSError as error:
         raise TfmixError(f"the kernels do not load, run `pip install .` again: {error}") from error
     library.tfmix_status_message.restype = ctypes.c_char_p
+    library.tfmix_host_stream_kernels.restype = ctypes.POINTER(_StreamKernel)
     return library
 
-    library.tfmix_host_stream_kernels.restype = ctypes.POINTER(_StreamKernel)
 
 @dataclass(frozen=True)
 class BufferSizes:
@@ -225,8 +225,6 @@ def _pointer(array: np.ndarray) -> ctypes.c_void_p:
     return array.ctypes.data_as(ctypes.c_void_p)
 
 
-# -- the model ----------------------------------------------------------------------------------
-
 # -- chains -------------------------------------------------------------------------------------
 
 
@@ -294,6 +292,8 @@ def bind_stream(
     return partial(function, ctypes.byref(stream), operands, _pointer(output), _pointer(scratch))
 
 
+# -- the model ----------------------------------------------------------------------------------
+
 
 class CRuntime:
     """Runs `model`, one image at a time, on one core.
@@ -314,8 +314,6 @@ class CRuntime:
             for step in execution_order(model)
         ]
 
-    def run(self, q: np.ndarray) -> np.ndarray:
-        """uint8 [n, *input_shape] -> uint8 [n, *output_shape]."""
     def _bind(self, node: IntegerNode) -> Callable[[], None]:
         call = lower(node, self.model.tensors)
         sizes = prepare(call)
@@ -327,6 +325,8 @@ class CRuntime:
         inputs = [self._buffers[name] for name in call.inputs]
         return bind_stream(call, inputs, self._buffers[call.output], _scratch(call.scratch))
 
+    def run(self, q: np.ndarray) -> np.ndarray:
+        """uint8 [n, *input_shape] -> uint8 [n, *output_shape]."""
         outputs = self._run(q, (self.model.output,), self._steps)
         return outputs[self.model.output].reshape(len(q), *self.model.output_shape)
 
@@ -365,9 +365,9 @@ class CRuntime:
         }
 
 
-def _elements(tensor: IntegerTensor) -> int:
-    return math.prod(tensor.shape)
 def _scratch(size: int) -> np.ndarray:
     return np.zeros((size + 3) // 4, np.int32)
 
 
+def _elements(tensor: IntegerTensor) -> int:
+    return math.prod(tensor.shape)

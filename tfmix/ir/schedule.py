@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from tfmix.errors import TfmixError
 from tfmix.ir.graph import Graph, Node, Op, Window
@@ -137,7 +137,8 @@ def depthwise_scratch_bytes(
     weight_pairs = (kernel_columns + 1) // 2
     if columns > 1 and stride % 2:
         weight_pairs += kernel_columns // 2 + 1
-    weight_copies = 2 if rows > 1 and kernel_rows > 1 else 1
+    rotate = rows > 1 and kernel_rows > 1
+    weight_copies = 2 if rotate or kernel_rows == kernel_columns == 3 else 1
     columns = min(columns, 64)
     if wide:
         columns = -(-columns // 4) * 4
@@ -359,6 +360,13 @@ def merge(
     )
 
 
+@lru_cache(maxsize=4096)
+def _stream(graph: Graph, names: tuple[str, ...], bands: tuple[int, ...]) -> Stream:
+    """The chain of the nodes of these names: it does not depend on bits."""
+    nodes = {node.name: node for node in graph.steps}
+    return stream_of(graph, [nodes[name] for name in names], dict(zip(names, bands, strict=True)))
+
+
 def stream_of(graph: Graph, nodes: Sequence[Node], bands: Mapping[str, int]) -> Stream:
     """Nodes of a graph as a chain. bands: node -> rows it makes in a call, where not 1.
 
@@ -407,7 +415,11 @@ def schedule(
     runs = check_chains(
         chains, [s.name for s in steps], [s.reads for s in steps], [s.writes for s in steps], output
     )
-    streams = [stream_of(graph, graph.steps[run.start : run.stop], bands or {}) for run in runs]
+    bands = bands or {}
+    streams = []
+    for run in runs:
+        chain = tuple(step.name for step in steps[run.start : run.stop])
+        streams.append(_stream(graph, chain, tuple(bands.get(name, 1) for name in chain)))
     return merge(
         steps,
         buffers,

@@ -68,14 +68,19 @@ def plan(schedule: Schedule, alignment: int = ALIGNMENT) -> ArenaPlan:
 
     Three attempts, cheapest first: lean each block against what lives longest, in an arena of
     exactly the lower bound, taking back what leads nowhere; first-fit in several orders; and a
-    seeded local search over orders. Deterministic.
+    seeded local search over orders or, where outputs may lie over inputs, which first-fit does not
+    see to, leaning in higher arenas. Deterministic.
     """
     blocks = _blocks(schedule, alignment)
-    neighbours = _neighbours(blocks, _overs(schedule, alignment))
+    overs = _overs(schedule, alignment)
+    neighbours = _neighbours(blocks, overs)
     bound = lower_bound(schedule, alignment)
     places = _lean(blocks, neighbours, bound)
     if places is None:
-        places = _best_first_fit(blocks, neighbours, bound)
+        rounds = 0 if overs else _LOCAL_SEARCH_PLACEMENTS // len(blocks)
+        places = _best_first_fit(blocks, neighbours, bound, rounds)
+        if overs:
+            places = _lean_lower(blocks, neighbours, bound, places, alignment)
     result = ArenaPlan(
         offsets={b.name: p for b, p in zip(blocks, places, strict=True) if not b.scratch},
         scratch_offsets={b.name: p for b, p in zip(blocks, places, strict=True) if b.scratch},
@@ -83,6 +88,14 @@ def plan(schedule: Schedule, alignment: int = ALIGNMENT) -> ArenaPlan:
     )
     verify(schedule, result, alignment)
     return result
+
+
+def fits(schedule: Schedule, height: int, alignment: int = ALIGNMENT) -> bool:
+    """Whether leaning alone finds a plan within `height` bytes: quick, and mostly right."""
+    if lower_bound(schedule, alignment) > height:
+        return False
+    blocks = _blocks(schedule, alignment)
+    return _lean(blocks, _neighbours(blocks, _overs(schedule, alignment)), height) is not None
 
 
 def verify(schedule: Schedule, plan: ArenaPlan, alignment: int = ALIGNMENT) -> None:
@@ -201,11 +214,21 @@ def _lean(
     Blocks are placed in order of birth. A block's candidates are the two ends of every free gap,
     the best first: that against the neighbour that dies last, so that what is freed next joins the
     free space. The walls of the arena never die, hence a chain alternates between its two ends.
+    What is to come depends only on the places of what is still alive: none are tried twice.
     """
     places: list[int | None] = [None] * len(blocks)
+    alive = [
+        [i for i, other in enumerate(blocks[:index]) if other.last >= block.first]
+        for index, block in enumerate(blocks)
+    ]
+    tried: set[tuple[int, ...]] = set()
 
     def candidates(index: int) -> Iterator[int]:
         block = blocks[index]
+        state = (index, *(places[i] for i in alive[index]))
+        if state in tried:
+            return iter(())
+        tried.add(state)
         busy = sorted(
             (*other.forbidden(places), blocks[other.index].last)
             for other in neighbours[index]
@@ -238,6 +261,25 @@ def _lean(
     return [] if not blocks else None
 
 
+def _lean_lower(
+    blocks: Sequence[_Block],
+    neighbours: Sequence[Sequence[_Neighbour]],
+    bound: int,
+    places: list[int],
+    alignment: int,
+) -> list[int]:
+    """The lowest offsets found by leaning in arenas higher than `bound`, lower than `places`."""
+    too_low, height = bound, _height(blocks, places)
+    while height - too_low > alignment:
+        middle = align((too_low + height) // 2, alignment)
+        found = _lean(blocks, neighbours, middle) if middle < height else None
+        if found is None:
+            too_low = middle
+        else:
+            places, height = found, _height(blocks, found)
+    return places
+
+
 # -- first-fit ----------------------------------------------------------------------------------
 
 
@@ -259,9 +301,12 @@ def _first_fit(
 
 
 def _best_first_fit(
-    blocks: Sequence[_Block], neighbours: Sequence[Sequence[_Neighbour]], bound: int
+    blocks: Sequence[_Block],
+    neighbours: Sequence[Sequence[_Neighbour]],
+    bound: int,
+    rounds: int,
 ) -> list[int]:
-    """The lowest of several orders, improved by moving up whatever sticks out.
+    """The lowest of several orders, improved by moving up whatever sticks out, so many times.
 
     The local search is "squeaky wheel" optimisation: after each first-fit, the blocks that end
     at the best height so far or above get an earlier turn, by a random stretch.
@@ -281,7 +326,7 @@ def _best_first_fit(
 
     rng = random.Random(0)
     places, order = best, best_order
-    for _ in range(_LOCAL_SEARCH_PLACEMENTS // len(blocks)):
+    for _ in range(rounds):
         if best_height == bound:
             break
         order = list(order)

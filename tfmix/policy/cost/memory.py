@@ -159,10 +159,8 @@ PL_FB, PL_ICN, PC = (4, 20), (9, 12), (10, 8)
 PL_CLASSIFIER, PC_CLASSIFIER = (4, 20), (7, 4)
 
 #: The layers at which the paper counts RAM. Pooling, padding, softmax and a ReLU of its own are not
-#: among them; a batch norm of its own is: it runs as a convolution.
-PAPER_OPS = frozenset(
-    {Op.CONV2D, Op.DEPTHWISE_CONV2D, Op.DENSE, Op.BATCH_NORM, Op.ADD, Op.CONCATENATE}
-)
+#: among them, nor is a lookup; a batch norm of its own is: it runs as a convolution.
+PAPER_OPS = WEIGHTED_OPS | {Op.BATCH_NORM, Op.ADD, Op.MULTIPLY, Op.CONCATENATE}
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def census(graph: Graph, schedule: Schedule) -> Census:
 
 
 _OPS_WITH_CONSTANTS = frozenset(
-    {Op.CONV2D, Op.DEPTHWISE_CONV2D, Op.DENSE, Op.BATCH_NORM, Op.SOFTMAX}
+    {Op.CONV2D, Op.DEPTHWISE_CONV2D, Op.DENSE, Op.BATCH_NORM, Op.LOOKUP, Op.SOFTMAX}
 )
 
 

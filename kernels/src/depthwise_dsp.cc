@@ -133,7 +133,7 @@ class Depthwise {
   void SetGroup(int32_t first, int32_t count) {
     group_ = {first, count, p_.output_channels};
     variant_.expand_weights(axes_, group_, weights_, table_);
-    if (axes_.CopiesOfWeights() == 2) RepeatRows();
+    if (axes_.CopiesOfWeights() == 2 && axes_.rows.output > 1) RepeatRows();
     const bool one_multiplier = p_.multiplier_count == 1;
     for (int32_t k = 0; k < count; ++k) {
       pixels_.bias[k] = LoadInt32(bias_, first + k);

@@ -85,8 +85,12 @@ struct DepthwiseAxes {
   // Whether any begins in a high half: the first one does not.
   bool AnyFromHigh() const { return columns.output > 1 && columns.stride % 2 != 0; }
   int32_t PairsOfWeights() const { return PairsFromLow() + (AnyFromHigh() ? PairsFromHigh() : 0); }
-  // How often the weights follow each other, see depthwise_dsp.cc.
-  int32_t CopiesOfWeights() const { return rows.output > 1 && rows.kernel > 1 ? 2 : 1; }
+  // How often the weights follow each other, see depthwise_dsp.cc. The loops for 3x3 windows expect
+  // room for two copies, even if there is one row of outputs and nothing rotates.
+  int32_t CopiesOfWeights() const {
+    const bool rotate = rows.output > 1 && rows.kernel > 1;
+    return rotate || (rows.kernel == 3 && columns.kernel == 3) ? 2 : 1;
+  }
 };
 
 // Bytes of scratch, for parameters that have been checked.

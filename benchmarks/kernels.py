@@ -56,6 +56,11 @@ WEIGHTED_TAGS = (
     *("a4w8o4_pc", "a4w4o4_pc", "a4w2o4_pc", "a2w8o2_pc", "a2w4o2_pc", "a2w2o2_pc"),
     *("a8w8o4_pc", "a8w4o4_pc", "a8w2o2_pc", "a4w8o8_pc", "a4w4o8_pc", "a2w8o8_pc", "a2w2o8_pc"),
 )
+#: For layers that are measured to learn how instructions depend on the shape.
+WEIGHTED_SHAPE_TAGS = (
+    *("a8w8o8_pc", "a8w4o8_pc", "a8w2o8_pc", "a4w4o4_pc", "a2w2o2_pc", "a2w8o8_pc"),
+)
+DEPTHWISE_SHAPE_TAGS = ("a8w8o8_pc", "a4w4o4_pc", "a2w2o2_pc")
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,79 @@ LAYERS = (
     ),
     Layer("f: 1024->1000", Kernel.FULLY_CONNECTED, Shape((1, 1), 1024, 1000, left_shift=4)),
     Layer(
+        "g: 3x3 20x20x8->24",
+        Kernel.CONV2D,
+        Shape((20, 20), 8, 24, kernel=(3, 3), padding=(1, 1), output=(20, 20), left_shift=2),
+        WEIGHTED_SHAPE_TAGS,
+    ),
+    Layer(
+        "h: 1x1 5x5x64->128",
+        Kernel.CONV2D,
+        Shape((5, 5), 64, 128, kernel=(1, 1), output=(5, 5), left_shift=2),
+        WEIGHTED_SHAPE_TAGS,
+    ),
+    Layer(
+        "i: 5x5 s2 28x28x1->12",
+        Kernel.CONV2D,
+        Shape(
+            *((28, 28), 1, 12),
+            kernel=(5, 5),
+            strides=(2, 2),
+            padding=(1, 1),
+            output=(14, 14),
+            left_shift=2,
+        ),
+        WEIGHTED_SHAPE_TAGS,
+    ),
+    Layer(
+        "j: depthwise 3x3 32x32x24",
+        Kernel.DEPTHWISE_CONV2D,
+        Shape((32, 32), 24, 24, kernel=(3, 3), padding=(1, 1), output=(32, 32), left_shift=0),
+        DEPTHWISE_SHAPE_TAGS,
+    ),
+    Layer(
+        "k: depthwise 3x3 s2 40x40x32",
+        Kernel.DEPTHWISE_CONV2D,
+        Shape((40, 40), 32, 32, kernel=(3, 3), strides=(2, 2), output=(20, 20), left_shift=0),
+        DEPTHWISE_SHAPE_TAGS,
+    ),
+    Layer(
+        "l: depthwise 3x3 s2 10x10x64",
+        Kernel.DEPTHWISE_CONV2D,
+        Shape((10, 10), 64, 64, kernel=(3, 3), strides=(2, 2), output=(5, 5), left_shift=0),
+        DEPTHWISE_SHAPE_TAGS,
+    ),
+    Layer(
+        "m: depthwise 3x3 5x5x160",
+        Kernel.DEPTHWISE_CONV2D,
+        Shape((5, 5), 160, 160, kernel=(3, 3), padding=(1, 1), output=(5, 5), left_shift=0),
+        DEPTHWISE_SHAPE_TAGS,
+    ),
+    Layer(
+        "n: depthwise 5x5 20x20x48",
+        Kernel.DEPTHWISE_CONV2D,
+        Shape((20, 20), 48, 48, kernel=(5, 5), padding=(2, 2), output=(20, 20), left_shift=0),
+        DEPTHWISE_SHAPE_TAGS,
+    ),
+    Layer(
+        "o: depthwise 9x1 40x1x40, valid",
+        Kernel.DEPTHWISE_CONV2D,
+        Shape((40, 1), 40, 40, kernel=(9, 1), output=(32, 1), left_shift=0),
+        DEPTHWISE_SHAPE_TAGS,
+    ),
+    Layer(
+        "p: 256->64",
+        Kernel.FULLY_CONNECTED,
+        Shape((1, 1), 256, 64, left_shift=4),
+        WEIGHTED_SHAPE_TAGS,
+    ),
+    Layer(
+        "q: 32->10",
+        Kernel.FULLY_CONNECTED,
+        Shape((1, 1), 32, 10, left_shift=2),
+        WEIGHTED_SHAPE_TAGS,
+    ),
+    Layer(
         "add 16x16x64",
         Kernel.ADD,
         Shape((16, 16), 64),
@@ -111,9 +189,21 @@ LAYERS = (
         ("a8o8", "a4o4", "a2o2", "a4o8"),
     ),
     Layer(
+        "average pool 2x2 16x16x64",
+        Kernel.AVERAGE_POOL,
+        Shape((16, 16), 64, kernel=(2, 2), strides=(2, 2), output=(8, 8)),
+        ("a8o8", "a4o4", "a2o2"),
+    ),
+    Layer(
         "max pool 2x2 16x16x64",
         Kernel.MAX_POOL,
         Shape((16, 16), 64, kernel=(2, 2), strides=(2, 2), output=(8, 8)),
+        ("a8", "a4", "a2"),
+    ),
+    Layer(
+        "max pool 8x8x64, global",
+        Kernel.MAX_POOL,
+        Shape((8, 8), 64, kernel=(8, 8)),
         ("a8", "a4", "a2"),
     ),
     Layer(
@@ -123,6 +213,7 @@ LAYERS = (
         ("a8o8", "a8o4", "a8o2", "a4o8", "a2o8"),
     ),
     Layer("softmax 10", Kernel.SOFTMAX, Shape((1, 1), 10), ("a8o8",)),
+    Layer("softmax 100", Kernel.SOFTMAX, Shape((1, 1), 100), ("a8o8",)),
 )
 
 
@@ -220,6 +311,17 @@ def show(results: list[Result]) -> None:
         print(f"{r.scratch:9,}{r.text:7,}")
 
 
+def merged(results: list[Result]) -> list[Result]:
+    """All rows there are of LAYERS, in their order: the new ones, else those of the file."""
+    known = {
+        (row["layer"], row["variant"]): Result(**row)
+        for row in json.loads(RESULTS.read_text())["kernels"]
+    }
+    known |= {(result.layer, result.variant): result for result in results}
+    keys = [(layer.name, variant) for layer, variant in pairs("")]
+    return [known[key] for key in keys if key in known]
+
+
 def inner_loop_rows(kernels: list[Path]) -> list[dict[str, object]]:
     """Modelled cycles; says what is missing where it can say nothing."""
     print("\ninner loops, cycles as llvm-mca models a Cortex-M7")
@@ -237,7 +339,10 @@ def inner_loop_rows(kernels: list[Path]) -> list[dict[str, object]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", default="", help="layers and variants that match, not written")
+    parser.add_argument("--only", default="", help="only layers and variants that match")
+    parser.add_argument(
+        "--merge", action="store_true", help="with --only: their rows replace those in kernels.json"
+    )
     parser.add_argument("--portable", action="store_true", help="the portable path, not written")
     options = parser.parse_args()
     try:
@@ -252,10 +357,13 @@ def main() -> None:
         kernels = compile_sources(KERNEL_SOURCES, M7, directory / "kernels", flags)
         results = measure(selected, kernels, directory)
         show(results)
-        loops = inner_loop_rows(kernels)
+        loops = [] if options.only else inner_loop_rows(kernels)
     print(f"\n{len(results)} calls in {time.monotonic() - start:.0f} s")
-    if options.only or options.portable:
+    if options.portable or (options.only and not options.merge):
         return
+    if options.only:
+        results = merged(results)
+        loops = json.loads(RESULTS.read_text())["inner_loops_modelled_by_llvm_mca"]
     report = {
         "machine": f"QEMU {M7.machine} ({M7.cpu}), executed instructions, not cycles",
         "compiler": command("arm-none-eabi-gcc", "--version").splitlines()[0],

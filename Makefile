@@ -58,7 +58,7 @@ notebooks: $(SETUP) .venv/extra-notebooks
 	TFMIX_SMALL=1 $(RUN) -m pytest -q -p no:cacheprovider --nbmake --nbmake-timeout=600 colab
 
 docs: .venv/extra-docs
-	.venv/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 docs-serve: .venv/extra-docs
 	.venv/bin/mkdocs serve

@@ -13,9 +13,11 @@ from tfmix.errors import TfmixError
 from tfmix.export import tflite
 from tfmix.export.options import Header, op_name
 from tfmix.export.shapes import packed_shape, shape_of_view
+from tfmix.export.streams import STREAM, pack_stream
 from tfmix.integer.lower import KernelCall, lower, plane_of
 from tfmix.integer.model import IntegerNetwork, IntegerNode, IntegerTensor
 from tfmix.integer.schedule import schedule_of
+from tfmix.integer.stream import execution_order, lower_chain
 from tfmix.integer.validate import check_model
 from tfmix.ir.graph import FIXED_BITS
 from tfmix.policy.cost.arena import plan
@@ -81,21 +83,28 @@ def describe(
 
     add_activation(model.input)
     operators = []
-    for node in model.nodes:
-        call = lower(node, model.tensors, zero_constants=zero_constants)
-        inputs = [index[name] for name in node.inputs]
-        if call.constants:
-            constant = tflite.Tensor(node.name, (len(call.constants),), call.constants)
-            inputs.append(add(constant, NOT_IN_ARENA))
-        add_activation(node.output)
+
+    def add_operator(variant, calls, inputs, output, options) -> None:
+        """calls: those whose constants follow the inputs."""
+        indices = [index[name] for name in inputs]
+        for call in calls:
+            constant = tflite.Tensor(call.node, (len(call.constants),), call.constants)
+            indices.append(add(constant, NOT_IN_ARENA))
+        add_activation(output)
         operators.append(
-            tflite.Operator(
-                custom_code=op_name(call.variant),
-                inputs=tuple(inputs),
-                outputs=(index[node.output],),
-                options=_options(node, call, model.tensors[node.output]),
-            )
+            tflite.Operator(op_name(variant), tuple(indices), (index[output],), options)
         )
+
+    for step in execution_order(model):
+        if isinstance(step, tuple):
+            chain = lower_chain(model, step, zero_constants=zero_constants)
+            options = pack_stream(model, chain)
+            add_operator(STREAM, chain.constants, chain.inputs, chain.output, options)
+        else:
+            call = lower(step, model.tensors, zero_constants=zero_constants)
+            options = _options(step, call, model.tensors[step.output])
+            weighted = [call] if call.constants else []
+            add_operator(call.variant, weighted, call.inputs, call.output, options)
     return tflite.TfliteModel(
         tensors=tuple(tensors),
         operators=tuple(operators),

@@ -15,10 +15,18 @@ import numpy as np
 from tfmix.errors import FormatError, TfmixError
 from tfmix.export import tflite
 from tfmix.export.flatbuffer import ARENA_METADATA, NOT_IN_ARENA
-from tfmix.export.options import OP_PREFIX, Header, parse_op_name, unpack
+from tfmix.export.options import OP_PREFIX, Header, op_name, parse_op_name, unpack
 from tfmix.export.shapes import packed_shape, shape_of_view
+from tfmix.export.streams import STREAM, LayerOptions, pack_stream, unpack_stream
 from tfmix.integer import abi
-from tfmix.integer.lower import KernelCall, lift, lower, output_quant, params_size
+from tfmix.integer.lower import (
+    PLANELESS_KERNELS,
+    KernelCall,
+    lift,
+    lower,
+    output_quant,
+    params_size,
+)
 from tfmix.integer.model import (
     WEIGHTED_KERNELS,
     IntegerNetwork,
@@ -26,6 +34,7 @@ from tfmix.integer.model import (
     IntegerTensor,
     Kernel,
 )
+from tfmix.integer.stream import lower_chain
 from tfmix.integer.validate import check_model
 from tfmix.ir.graph import FIXED_BITS
 from tfmix.ir.quant import QuantParams
@@ -109,14 +118,20 @@ class _Loader:
         self._names: dict[int, str] = {}  # activations defined so far, by index
         self._tensors: dict[str, IntegerTensor] = {}
         self._calls: list[KernelCall] = []
+        self._chains: list[tuple[str, ...]] = []
+        self._chain_options: list[bytes] = []
+        self._bands: dict[str, int] = {}
 
     def model(self) -> IntegerNetwork:
         file = self._file
         self._define_input(file.inputs[0])
-        nodes = []
+        nodes: list[IntegerNode] = []
         for position, operator in enumerate(file.operators):
             try:
-                nodes.append(self._node(operator))
+                if operator.custom_code == op_name(STREAM):
+                    nodes += self._chain(operator)
+                else:
+                    nodes.append(self._node(operator))
             except TfmixError as error:
                 raise FormatError(f"operator {position}: {error}") from error
         output = self._activation(file.outputs[0])
@@ -127,6 +142,8 @@ class _Loader:
             output_shape=file.tensors[file.outputs[0]].shape[1:],
             tensors=self._tensors,
             nodes=tuple(nodes),
+            chains=tuple(self._chains),
+            bands=self._bands,
         )
         check_model(model)
         self._check_duplicates(model)
@@ -156,13 +173,8 @@ class _Loader:
         if variant.kernel in WEIGHTED_KERNELS or variant.kernel is Kernel.SOFTMAX:
             if not inputs:
                 raise FormatError("no inputs")
-            constant, inputs = self._raw(inputs[-1]), inputs[:-1]
-            node_name, constants = constant.name, constant.data
-            if constants is None or constant.shape != (len(constants),):
-                raise FormatError(
-                    f"constants {constant.name!r} of shape {constant.shape} and "
-                    f"{len(constants or b'')} bytes"
-                )
+            node_name, constants = self._constants(inputs[-1])
+            inputs = inputs[:-1]
         if not inputs:
             raise FormatError("no inputs")
         names = tuple(self._activation(index) for index in inputs)
@@ -179,6 +191,69 @@ class _Loader:
         self._define_output(operator.outputs[0], node, call, header)
         self._calls.append(call)
         return node
+
+    def _constants(self, index: int) -> tuple[str, bytes]:
+        """Name and content of a constant tensor."""
+        constant = self._raw(index)
+        if constant.data is None or constant.shape != (len(constant.data),):
+            raise FormatError(
+                f"constants {constant.name!r} of shape {constant.shape} and "
+                f"{len(constant.data or b'')} bytes"
+            )
+        return constant.name, constant.data
+
+    def _chain(self, operator: tflite.Operator) -> list[IntegerNode]:
+        """The layers of TFMIX_STREAM."""
+        header, rest = unpack(operator.options)
+        count, layers = unpack_stream(rest)
+        if len(operator.outputs) != 1:
+            raise FormatError(f"{len(operator.outputs)} outputs, 1 expected")
+        if not 1 <= count <= len(operator.inputs):
+            raise FormatError(f"{count} inputs of a chain, 1 to {len(operator.inputs)} expected")
+        names = [self._activation(index) for index in operator.inputs[:count]]
+        constants = iter(operator.inputs[count:])
+        nodes = []
+        for layer in layers:
+            last = layer.scale is None
+            output = self._raw(operator.outputs[0]).name if last else layer.output
+            node_name, block = layer.node or output, b""
+            if layer.kernel in WEIGHTED_KERNELS:
+                index = next(constants, None)
+                if index is None:
+                    raise FormatError(f"no constants of the layer that writes {output!r}")
+                node_name, block = self._constants(index)
+            if not all(0 <= number < len(names) for number in layer.inputs):
+                raise FormatError(
+                    f"{node_name}: inputs {layer.inputs}, 0 to {len(names) - 1} expected"
+                )
+            inputs = tuple(names[number] for number in layer.inputs)
+            call = KernelCall(
+                node_name, layer.variant, layer.kernel, layer.params, block, inputs, output
+            )
+            node = lift(call, _plane(layer))
+            if last:
+                self._define_output(operator.outputs[0], node, call, header)
+            else:
+                self._define_inner(node, call, layer)
+            self._calls.append(call)
+            if layer.band != 1:
+                self._bands[node_name] = layer.band
+            names.append(output)
+            nodes.append(node)
+        if next(constants, None) is not None:
+            raise FormatError(f"{len(operator.inputs) - count} constants, fewer expected")
+        self._chains.append(tuple(node.name for node in nodes))
+        self._chain_options.append(operator.options)
+        return nodes
+
+    def _define_inner(self, node: IntegerNode, call: KernelCall, layer: LayerOptions) -> None:
+        """The output of a layer within a chain, which is no tensor of the file."""
+        inputs = [self._tensors[name].quant for name in call.inputs]
+        quant = output_quant(call, layer.scale, inputs)
+        shape = shape_of_view(node.output_shape, layer.rank)
+        if call.output in self._tensors:
+            raise FormatError(f"tensor {call.output!r} is defined twice")
+        self._tensors[call.output] = IntegerTensor(call.output, shape, quant)
 
     @staticmethod
     def _split(kernel: Kernel, rest: bytes) -> tuple[bytes, str]:
@@ -244,3 +319,14 @@ class _Loader:
                 )
             if again.constants != call.constants:
                 raise FormatError(f"{node.name}: unused bits of the packed weights are not zero")
+        for chain, options in zip(model.chains, self._chain_options, strict=True):
+            if pack_stream(model, lower_chain(model, chain, zero_constants=True)) != options:
+                raise FormatError(
+                    f"chain {chain[0]}..{chain[-1]}: its rows or what is said of its tensors "
+                    "contradict its layers"
+                )
+
+
+def _plane(layer: LayerOptions) -> tuple[int, int] | None:
+    """See `plane_of`."""
+    return (layer.rows, layer.columns) if layer.kernel in PLANELESS_KERNELS else None

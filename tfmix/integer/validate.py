@@ -23,6 +23,7 @@ from tfmix.integer.model import (
     Rescale,
     canonical_window,
 )
+from tfmix.integer.schedule import schedule_of
 from tfmix.ir.graph import FIXED_BITS, SOFTMAX_SCALE
 from tfmix.ir.quant import QuantParams, max_level
 
@@ -49,6 +50,7 @@ def check_model(model: IntegerNetwork) -> None:
         _check_elements(f"{what}_shape", shape, model.tensors[name])
     for node in model.nodes:
         check_node(node, model.tensors)
+    _check_chains(model)
 
 
 def check_node(node: IntegerNode, tensors: Mapping[str, IntegerTensor]) -> None:
@@ -97,6 +99,18 @@ def _check_order(model: IntegerNetwork) -> None:
         raise TfmixError(f"tensors without a use or a definition: {defined ^ set(model.tensors)}")
     if model.output not in defined - {model.input}:
         raise TfmixError(f"the output {model.output!r} is written by no node")
+
+
+def _check_chains(model: IntegerNetwork) -> None:
+    """Chains can run row by row, and bands are of their nodes."""
+    schedule_of(model)
+    rows = {node.name: node.output_shape[0] for node in model.nodes}
+    inside = {name for chain in model.chains for name in chain}
+    for name, band in model.bands.items():
+        if name not in inside:
+            raise TfmixError(f"bands: {name!r} is in no chain")
+        if not 1 <= band <= rows[name]:
+            raise TfmixError(f"bands: {name} makes {band} rows a call, [1, {rows[name]}] expected")
 
 
 def _check_elements(what: str, shape: tuple[int, ...], tensor: IntegerTensor) -> None:

@@ -203,6 +203,22 @@ class ModelBuilder:
         add = AddRescale(multipliers, int(self.rng.integers(-(1 << 28), 1 << 28)), 22)
         return self._write(Kernel.ADD, [x, peer], [view, view], view, self.quant(), add=add)
 
+    def _multiply(self, x: IntegerTensor, view: View) -> IntegerTensor:
+        peers = {
+            t.name: (1, 1, view[2]) if math.prod(t.shape) == view[2] else view
+            for t in self.tensors.values()
+            if t.shape == x.shape or math.prod(t.shape) == view[2]
+        }
+        name = list(peers)[self.rng.integers(len(peers))]
+        return self._write(
+            Kernel.MULTIPLY,
+            [x, self.tensors[name]],
+            [view, peers[name]],
+            view,
+            self.quant(),
+            rescales=(self._rescale(),),
+        )
+
     def _concatenate(self, x: IntegerTensor, view: View) -> IntegerTensor:
         others = [t for t in self.tensors.values() if len(t.shape) == 3 and t.shape[:2] == view[:2]]
         count = int(self.rng.integers(min(3, len(others) + 1)))
@@ -224,6 +240,13 @@ class ModelBuilder:
         return self._write(
             Kernel.REQUANTIZE, [x], [view], view, self.quant(bits), rescales=(self._rescale(),)
         )
+
+    def _lookup(self, x: IntegerTensor, view: View) -> IntegerTensor:
+        quant = self.quant()
+        table = self.rng.integers(
+            max_level(quant.bits) + 1, size=max_level(x.quant.bits) + 1, dtype=np.uint8
+        )
+        return self._write(Kernel.LOOKUP, [x], [view], view, quant, table=table)
 
     def _average_pool(self, x: IntegerTensor, view: View) -> IntegerTensor:
         window, size = self._window(view)

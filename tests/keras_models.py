@@ -131,6 +131,28 @@ def _nested_two_outputs(x: Any) -> Any:
     return inner(x)[0]
 
 
+def squeeze_and_excite(
+    x: Any, *, gate: Any = "sigmoid", pool: str = "keepdims", dense: bool = False
+) -> Any:
+    """x times a gate for each channel. pool: what makes (1, 1, channels) of the means."""
+    channels = x.shape[-1]
+    y = layers.GlobalAveragePooling2D(keepdims=pool == "keepdims")(x)
+    if pool == "reshape":
+        y = layers.Reshape((1, 1, channels))(y)
+    layer = layers.Dense if dense else lambda units, **more: layers.Conv2D(units, 1, **more)
+    y = layer(3, activation="relu")(y)
+    y = layer(channels, activation=gate)(y)
+    return layers.Multiply()([x, y])
+
+
+def _excited(**settings: Any) -> Callable[[Any], Any]:
+    def build(x: Any) -> Any:
+        x = squeeze_and_excite(layers.Conv2D(6, 3, activation="relu")(x), **settings)
+        return layers.Conv2D(4, 1)(x)
+
+    return build
+
+
 def _dropout_in_one_branch(x: Any) -> Any:
     """tf_keras runs b before a, since the way from b is longer by two layers that do nothing."""
     a, b = layers.Conv2D(4, 1, name="a")(x), layers.Conv2D(4, 1, name="b")(x)
@@ -186,6 +208,9 @@ SUPPORTED: dict[str, _Build] = {
     "softmax": lambda: chain(_conv(), layers.Softmax()),
     "softmax in the middle": lambda: chain(_conv(), layers.Softmax(), _conv()),
     "softmax on the input": lambda: chain(layers.Softmax(), layers.MaxPooling2D()),
+    "sigmoid": lambda: chain(_conv(), layers.Activation("sigmoid"), layers.Conv2D(3, 1)),
+    "sigmoid last": lambda: chain(layers.Flatten(), layers.Dense(1, activation="sigmoid")),
+    "hard sigmoid": lambda: chain(_conv(activation="hard_sigmoid"), layers.MaxPooling2D()),
     # batch norm
     "conv2d, batch norm": lambda: chain(_conv(), layers.BatchNormalization()),
     "conv2d without bias, batch norm, relu": lambda: chain(
@@ -215,6 +240,21 @@ SUPPORTED: dict[str, _Build] = {
     "concatenate of one": lambda: functional(_branches(lambda y: y[:1], layers.Concatenate())),
     "concatenate of the same": lambda: functional(
         _branches(lambda y: [y[0], y[1], y[0]], layers.Concatenate())
+    ),
+    "multiply": lambda: functional(_branches(lambda y: y[:2], layers.Multiply())),
+    "multiply of three, relu": lambda: functional(_branches(layers.Multiply(), layers.ReLU())),
+    "multiply of one": lambda: functional(_branches(lambda y: y[:1], layers.Multiply())),
+    "square": lambda: functional(_branches(lambda y: [y[0], y[0]], layers.Multiply())),
+    "squeeze and excite": lambda: functional(_excited()),
+    "squeeze and excite, reshape": lambda: functional(
+        _excited(gate="hard_sigmoid", pool="reshape")
+    ),
+    "squeeze and excite, dense": lambda: functional(_excited(dense=True)),
+    "squeeze and excite, features": lambda: functional(
+        _excited(gate=tf.nn.sigmoid, pool="features", dense=True)
+    ),
+    "gate first": lambda: functional(
+        lambda x: layers.Multiply()([layers.GlobalAveragePooling2D(keepdims=True)(x), x])
     ),
     # pooling
     "average pool": lambda: chain(layers.AveragePooling2D()),

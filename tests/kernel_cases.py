@@ -45,6 +45,7 @@ class Shape:
     kernel:   with strides, padding and output: the window, drawn where kernel is None
     largest:  inputs and weights all have their largest value
     left_shift: of a kernel with weights
+    same: multiply: whether the second factor has the shape of the first
     """
 
     plane: tuple[int, int] | None = None
@@ -56,6 +57,7 @@ class Shape:
     output: tuple[int, int] = (1, 1)
     largest: bool = False
     left_shift: int | None = None
+    same: bool | None = None
 
 
 def random_case(variant: str, rng: np.random.Generator, shape: Shape | None = None) -> Case:
@@ -206,6 +208,15 @@ class _Draw:
         offset = int(self.rng.uniform(-200, 200) * 2.0**shift)
         return [shape] * 2, shape, {"add": AddRescale(tuple(multipliers), offset, shift)}
 
+    def _multiply(self):
+        shape = (*self._plane(), self._input_channels())
+        same = self._one_in(2) if self.shape.same is None else self.shape.same
+        left_shift = 0 if self._one_in(2) else self._int(0, 12)
+        values = 2.0 ** (self.variant.a + self.variant.b)
+        multiplier = INT32_MAX if self._one_in(8) else self._multiplier(values, left_shift)
+        rescale = Rescale(max(multiplier, 1), left_shift)
+        return [shape, shape if same else (1, 1, shape[2])], shape, {"rescales": (rescale,)}
+
     def _concatenate(self):
         plane = self._plane()
         channels = [self._input_channels() for _ in range(self._int(1, 4))]
@@ -215,6 +226,11 @@ class _Draw:
     def _requantize(self):
         shape = (*self._plane(), self._input_channels())
         return [shape], shape, {"rescales": (self._rescale(),)}
+
+    def _lookup(self):
+        shape = (*self._plane(), self._input_channels())
+        table = self._values((max_level(self.variant.a) + 1,), self.variant.output_bits)
+        return [shape], shape, {"table": table}
 
     def _average_pool(self):
         plane, output, window = self._window()

@@ -96,6 +96,21 @@ def _add(node, inputs, quants, out):
         yield clamp(out.zero_point + value, out.bits)
 
 
+def _multiply(node, inputs, quants, out):
+    (rescale,) = node.rescales
+    whole = node.input_shapes[1] == node.output_shape
+    for y, x, c in _positions(node):
+        a = inputs[0][y][x][c] - quants[0].zero_point
+        b = (inputs[1][y][x][c] if whole else inputs[1][0][0][c]) - quants[1].zero_point
+        value = requantize(a * b * 2**rescale.left_shift, rescale.multiplier)
+        yield clamp(out.zero_point + value, out.bits)
+
+
+def _lookup(node, inputs, quants, out):
+    for y, x, c in _positions(node):
+        yield int(node.table[inputs[0][y][x][c]])
+
+
 def _rescale_each(node, inputs, quants, out):
     rows, columns, _ = node.output_shape
     for y, x in product(range(rows), range(columns)):
@@ -143,8 +158,10 @@ _RUN = {
     Kernel.DEPTHWISE_CONV2D: _depthwise_conv2d,
     Kernel.FULLY_CONNECTED: _fully_connected,
     Kernel.ADD: _add,
+    Kernel.MULTIPLY: _multiply,
     Kernel.CONCATENATE: _rescale_each,
     Kernel.REQUANTIZE: _rescale_each,
+    Kernel.LOOKUP: _lookup,
     Kernel.AVERAGE_POOL: _average_pool,
     Kernel.MAX_POOL: _max_pool,
     Kernel.PAD: _pad,

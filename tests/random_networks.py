@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import tf_keras
-from keras_models import randomize
+from keras_models import randomize, squeeze_and_excite
 
 from tfmix.ir.graph import FIXED_BITS, as_graph
 from tfmix.ir.quant import BIT_WIDTHS
@@ -135,6 +135,7 @@ class _Network:
 
     def activation(self, x: Any) -> Any:
         kinds = (layers.ReLU(), layers.ReLU(6.0), layers.Activation("relu"), layers.Softmax())
+        kinds += (layers.Activation("sigmoid"), layers.Activation("hard_sigmoid"))
         return self._choose(kinds)(x)
 
     def dropout(self, x: Any) -> Any:
@@ -143,6 +144,17 @@ class _Network:
     def add(self, x: Any) -> Any:
         peers = self._peers(x, slice(1, None))
         return layers.Add()([x, *(self._choose(peers) for _ in range(*self._integers(1, 2)))])
+
+    def multiply(self, x: Any) -> Any:
+        return layers.Multiply()([x, self._choose(self._peers(x, slice(1, None)))])
+
+    def excite(self, x: Any) -> Any:
+        return squeeze_and_excite(
+            x,
+            gate=self._choose(("sigmoid", "hard_sigmoid")),
+            pool=self._choose(("keepdims", "reshape")),
+            dense=self._flag(),
+        )
 
     def concatenate(self, x: Any) -> Any:
         peers = self._peers(x, slice(1, -1))
@@ -182,6 +194,7 @@ _EVERYWHERE = (
     _Network.activation,
     _Network.dropout,
     _Network.add,
+    _Network.multiply,
     _Network.concatenate,
     _Network.reshape,
     _Network.nested,
@@ -193,6 +206,7 @@ _ON_IMAGES = (
     *(_Network.conv_block,) * 2,
     *(_Network.depthwise,) * 2,
     _Network.separable,
+    _Network.excite,
     *(_Network.pool,) * 2,
     _Network.global_pool,
     _Network.padding,

@@ -72,14 +72,24 @@ _ELEMENTWISE = {
     "largest": Shape((3, 5), 3, largest=True),
 }
 
+_FACTORS = {
+    "a factor for each channel, whole words": Shape((5, 7), 16, same=False),
+    "a factor for each channel, odd": Shape((3, 3), 7, same=False),
+    "a factor for each channel, long": Shape((2, 3), 140, same=False),
+    "a factor for each element": Shape((3, 5), 12, same=True),
+    "a factor for each element, odd": Shape((3, 3), 5, same=True),
+}
+
 #: Shapes by name for each kernel.
 PLAN: dict[Kernel, dict[str, Shape]] = {
     Kernel.CONV2D: _WINDOWS | _POINTWISE | _FREE,
     Kernel.DEPTHWISE_CONV2D: _WINDOWS | _DEPTH_MULTIPLIERS | _FREE,
     Kernel.FULLY_CONNECTED: _FULLY_CONNECTED | _FREE,
     Kernel.ADD: _ELEMENTWISE | _FREE,
+    Kernel.MULTIPLY: _ELEMENTWISE | _FACTORS | _FREE,
     Kernel.CONCATENATE: _ELEMENTWISE | _FREE,
     Kernel.REQUANTIZE: _ELEMENTWISE | _FREE,
+    Kernel.LOOKUP: _ELEMENTWISE | _FREE,
     Kernel.AVERAGE_POOL: _WINDOWS | _FREE,
     Kernel.MAX_POOL: _WINDOWS | _FREE,
     Kernel.PAD: _ELEMENTWISE | _FREE,

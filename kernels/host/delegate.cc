@@ -145,7 +145,7 @@ struct Runner<kKernel> {
   }
 };
 
-// add, softmax
+// add, multiply, and those with a table
 template <typename Params, void (*kKernel)(const Params*, const uint8_t*, const uint8_t*, uint8_t*)>
 struct Runner<kKernel> {
   static void Run(const Words& params, Operands operands, uint8_t* output, void*) {
@@ -197,11 +197,16 @@ struct Variant {
   {"TFMIX_ADD_A" #a_ "B" #b_ "O" #o_, \
    {a_, b_, 0, o_, 0},                \
    TFMIX_FUNCTIONS_(add, a##a_##b##b_##o##o_)},
+#define TFMIX_MULTIPLY_(a_, b_, o_)        \
+  {"TFMIX_MULTIPLY_A" #a_ "B" #b_ "O" #o_, \
+   {a_, b_, 0, o_, 0},                     \
+   TFMIX_FUNCTIONS_(multiply, a##a_##b##b_##o##o_)},
 #define TFMIX_CONCATENATE_(o_) \
   {"TFMIX_CONCATENATE_O" #o_, {0, 0, 0, o_, 0}, TFMIX_FUNCTIONS_(concatenate, o##o_)},
 #define TFMIX_UNARY_(NAME_, kernel_, a_, o_) \
   {"TFMIX_" NAME_ "_A" #a_ "O" #o_, {a_, 0, 0, o_, 0}, TFMIX_FUNCTIONS_(kernel_, a##a_##o##o_)},
 #define TFMIX_REQUANTIZE_(a_, o_) TFMIX_UNARY_("REQUANTIZE", requantize, a_, o_)
+#define TFMIX_LOOKUP_(a_, o_) TFMIX_UNARY_("LOOKUP", lookup, a_, o_)
 #define TFMIX_AVERAGE_POOL_(a_, o_) TFMIX_UNARY_("AVERAGE_POOL", average_pool, a_, o_)
 #define TFMIX_SOFTMAX_(a_, o_) TFMIX_UNARY_("SOFTMAX", softmax, a_, o_)
 #define TFMIX_MAX_POOL_(a_) \
@@ -214,8 +219,10 @@ constexpr Variant kVariants[] = {
     TFMIX_DEPTHWISE_CONV2D_VARIANTS(TFMIX_DEPTHWISE_CONV2D_)
     TFMIX_FULLY_CONNECTED_VARIANTS(TFMIX_FULLY_CONNECTED_)
     TFMIX_ADD_VARIANTS(TFMIX_ADD_)
+    TFMIX_MULTIPLY_VARIANTS(TFMIX_MULTIPLY_)
     TFMIX_CONCATENATE_VARIANTS(TFMIX_CONCATENATE_)
     TFMIX_REQUANTIZE_VARIANTS(TFMIX_REQUANTIZE_)
+    TFMIX_LOOKUP_VARIANTS(TFMIX_LOOKUP_)
     TFMIX_AVERAGE_POOL_VARIANTS(TFMIX_AVERAGE_POOL_)
     TFMIX_MAX_POOL_VARIANTS(TFMIX_MAX_POOL_)
     TFMIX_PAD_VARIANTS(TFMIX_PAD_)

@@ -61,6 +61,14 @@ constexpr tfmix_host_field kFields[] = {
     TFMIX_FIELD_(tfmix_add_params, shift)
     TFMIX_FIELD_(tfmix_add_params, output_zero_point)
     TFMIX_SIZE_(tfmix_add_params)
+    TFMIX_FIELD_(tfmix_multiply_params, elements)
+    TFMIX_FIELD_(tfmix_multiply_params, second_elements)
+    TFMIX_FIELD_(tfmix_multiply_params, zero_point_a)
+    TFMIX_FIELD_(tfmix_multiply_params, zero_point_b)
+    TFMIX_FIELD_(tfmix_multiply_params, output_zero_point)
+    TFMIX_FIELD_(tfmix_multiply_params, multiplier)
+    TFMIX_FIELD_(tfmix_multiply_params, left_shift)
+    TFMIX_SIZE_(tfmix_multiply_params)
     TFMIX_FIELD_(tfmix_concatenate_params, pixels)
     TFMIX_FIELD_(tfmix_concatenate_params, output_channels)
     TFMIX_FIELD_(tfmix_concatenate_params, output_zero_point)
@@ -78,6 +86,9 @@ constexpr tfmix_host_field kFields[] = {
     TFMIX_FIELD_(tfmix_requantize_params, multiplier)
     TFMIX_FIELD_(tfmix_requantize_params, left_shift)
     TFMIX_SIZE_(tfmix_requantize_params)
+    TFMIX_FIELD_(tfmix_lookup_params, elements)
+    TFMIX_FIELD_(tfmix_lookup_params, output_zero_point)
+    TFMIX_SIZE_(tfmix_lookup_params)
     TFMIX_WINDOW_FIELDS_(tfmix_average_pool_params)
     TFMIX_FIELD_(tfmix_average_pool_params, input_zero_point)
     TFMIX_FIELD_(tfmix_average_pool_params, output_zero_point)
@@ -121,8 +132,10 @@ constexpr tfmix_host_field kFields[] = {
 #define TFMIX_NAME_FULLY_CONNECTED_(a_, w_, o_, z_) \
   "fully_connected_" TFMIX_NAME_AWOZ_(a_, w_, o_, z_)
 #define TFMIX_NAME_ADD_(a_, b_, o_) "add_a" #a_ "b" #b_ "o" #o_ " "
+#define TFMIX_NAME_MULTIPLY_(a_, b_, o_) "multiply_a" #a_ "b" #b_ "o" #o_ " "
 #define TFMIX_NAME_CONCATENATE_(o_) "concatenate_o" #o_ " "
 #define TFMIX_NAME_REQUANTIZE_(a_, o_) "requantize_a" #a_ "o" #o_ " "
+#define TFMIX_NAME_LOOKUP_(a_, o_) "lookup_a" #a_ "o" #o_ " "
 #define TFMIX_NAME_AVERAGE_POOL_(a_, o_) "average_pool_a" #a_ "o" #o_ " "
 #define TFMIX_NAME_MAX_POOL_(a_) "max_pool_a" #a_ " "
 #define TFMIX_NAME_PAD_(a_) "pad_a" #a_ " "
@@ -134,8 +147,10 @@ constexpr char kVariants[] =
     TFMIX_DEPTHWISE_CONV2D_VARIANTS(TFMIX_NAME_DEPTHWISE_CONV2D_)
     TFMIX_FULLY_CONNECTED_VARIANTS(TFMIX_NAME_FULLY_CONNECTED_)
     TFMIX_ADD_VARIANTS(TFMIX_NAME_ADD_)
+    TFMIX_MULTIPLY_VARIANTS(TFMIX_NAME_MULTIPLY_)
     TFMIX_CONCATENATE_VARIANTS(TFMIX_NAME_CONCATENATE_)
     TFMIX_REQUANTIZE_VARIANTS(TFMIX_NAME_REQUANTIZE_)
+    TFMIX_LOOKUP_VARIANTS(TFMIX_NAME_LOOKUP_)
     TFMIX_AVERAGE_POOL_VARIANTS(TFMIX_NAME_AVERAGE_POOL_)
     TFMIX_MAX_POOL_VARIANTS(TFMIX_NAME_MAX_POOL_)
     TFMIX_PAD_VARIANTS(TFMIX_NAME_PAD_)

@@ -186,6 +186,18 @@ inline Values Add(const tfmix_add_params& p, const Values& a, const Values& b, i
   return y;
 }
 
+inline Values Multiply(const tfmix_multiply_params& p, const Values& a, const Values& b,
+                       int output_bits) {
+  Values y;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const int64_t product = int64_t{a[i] - p.zero_point_a} * (b[i % b.size()] - p.zero_point_b);
+    y.push_back(
+        Clamp(p.output_zero_point + Requantize(ShiftLeft(product, p.left_shift), p.multiplier),
+              output_bits));
+  }
+  return y;
+}
+
 inline Values Concatenate(const tfmix_concatenate_params& p,
                           const std::vector<tfmix_concatenate_input>& descriptions,
                           const std::vector<Values>& inputs, int output_bits) {
@@ -211,6 +223,12 @@ inline Values RequantizeTensor(const tfmix_requantize_params& p, const Values& x
                           Requantize(ShiftLeft(q - p.input_zero_point, p.left_shift), p.multiplier),
                       output_bits));
   }
+  return y;
+}
+
+inline Values Lookup(const Values& x, const Values& table) {
+  Values y;
+  for (const int32_t q : x) y.push_back(table[static_cast<size_t>(q)]);
   return y;
 }
 

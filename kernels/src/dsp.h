@@ -50,6 +50,10 @@ inline int32_t WrappingSum(int32_t a, int32_t b) {
 inline int32_t Smlad(Int16Pair a, Int16Pair b, int32_t sum) {
   return WrappingSum(WrappingSum(sum, Low(a) * Low(b)), High(a) * High(b));
 }
+// a.low * b.low
+inline int32_t Smulbb(Int16Pair a, Int16Pair b) { return Low(a) * Low(b); }
+// a.high * b.high
+inline int32_t Smultt(Int16Pair a, Int16Pair b) { return High(a) * High(b); }
 // sum + a.low * b.high
 inline int32_t Smlabt(Int16Pair a, Int16Pair b, int32_t sum) {
   return WrappingSum(sum, Low(a) * High(b));
@@ -107,6 +111,11 @@ inline uint32_t Usat(int32_t value) {
   constexpr int32_t kMax = (1 << kBits) - 1;
   return static_cast<uint32_t>(value < 0 ? 0 : value > kMax ? kMax : value);
 }
+// Both halves, clamped likewise.
+template <int kBits>
+inline uint32_t Usat16(Int16Pair values) {
+  return LowHalves(Usat<kBits>(Low(values)), Usat<kBits>(High(values)));
+}
 // `value`, which the compiler is to keep in a register.
 inline uint32_t InRegister(uint32_t value) { return value; }
 
@@ -130,9 +139,23 @@ template <int kBits>
 inline uint32_t Usat(int32_t value) {
   return static_cast<uint32_t>(__usat(value, kBits));
 }
+template <int kBits>
+inline uint32_t Usat16(Int16Pair values) {
+  return static_cast<uint32_t>(__usat16(static_cast<int16x2_t>(values), kBits));
+}
 
-// gcc does not find PKHBT, PKHTB, the rotation inside UXTB16, SMMLAR and SMMLS, and would rather
-// build a constant than keep it.
+// gcc does not find PKHBT, PKHTB, the rotation inside UXTB16, SMMLAR and SMMLS, takes high halves
+// apart before it multiplies them, and would rather build a constant than keep it.
+inline int32_t Smulbb(Int16Pair a, Int16Pair b) {
+  int32_t result;
+  __asm__("smulbb %0, %1, %2" : "=r"(result) : "r"(a), "r"(b));
+  return result;
+}
+inline int32_t Smultt(Int16Pair a, Int16Pair b) {
+  int32_t result;
+  __asm__("smultt %0, %1, %2" : "=r"(result) : "r"(a), "r"(b));
+  return result;
+}
 inline uint32_t LowHalves(uint32_t first, uint32_t second) {
   uint32_t result;
   __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(result) : "r"(first), "r"(second));

@@ -300,6 +300,34 @@ struct AddProblem : OneStruct<tfmix_add_params> {
   }
 };
 
+struct MultiplyProblem : OneStruct<tfmix_multiply_params> {
+  void Draw(Random& random, const tfmix_variant& v) {
+    p.second_elements = random.OneIn(2) ? 4 * random.Channels() : random.Channels();
+    p.elements = p.second_elements * random.In(1, 12);
+    p.zero_point_a = random.ZeroPoint(v.input_bits);
+    p.zero_point_b = random.ZeroPoint(v.second_input_bits);
+    p.output_zero_point = random.ZeroPoint(v.output_bits);
+    p.left_shift = random.OneIn(2) ? 0 : random.In(0, 12);
+    const int32_t product_bits = v.input_bits + v.second_input_bits;
+    p.multiplier = random.Multiplier(std::ldexp(1.0, product_bits), std::ldexp(1.0, v.output_bits),
+                                     p.left_shift);
+    if (random.OneIn(8)) p.multiplier = INT32_MAX;
+    p.multiplier = std::max(p.multiplier, 1);
+  }
+  tfmix_status Prepare(const tfmix_variant& v, Sizes* inputs, tfmix_sizes* sizes) {
+    const tfmix_status status = tfmix_multiply_prepare(&p, &v, sizes);
+    *inputs = {sizes->input, sizes->second_input};
+    return status;
+  }
+  using Kernel = void (*)(const tfmix_multiply_params*, const uint8_t*, const uint8_t*, uint8_t*);
+  void Run(Kernel kernel, const Buffers& b) { kernel(&p, b.inputs[0], b.inputs[1], b.output); }
+  Values Reference(const tfmix_variant& v, const std::vector<Bytes>& inputs, const Bytes&) {
+    return reference::Multiply(p, reference::Unpack(inputs[0], v.input_bits, p.elements),
+                               reference::Unpack(inputs[1], v.second_input_bits, p.second_elements),
+                               v.output_bits);
+  }
+};
+
 struct ConcatenateProblem : OneStruct<tfmix_concatenate_params> {
   std::vector<tfmix_concatenate_input> descriptions;
 
@@ -359,6 +387,24 @@ struct RequantizeProblem : OneInput<tfmix_requantize_params, tfmix_requantize_pr
   Values Reference(const tfmix_variant& v, const std::vector<Bytes>& inputs, const Bytes&) {
     return reference::RequantizeTensor(p, reference::Unpack(inputs[0], v.input_bits, p.elements),
                                        v.output_bits);
+  }
+};
+
+struct LookupProblem : OneInput<tfmix_lookup_params, tfmix_lookup_prepare> {
+  void Draw(Random& random, const tfmix_variant& v) {
+    p.elements = random.In(1, 300);
+    p.output_zero_point = random.ZeroPoint(v.output_bits);
+  }
+  Bytes DrawConstants(Random& random, const tfmix_variant& v, int32_t size) {
+    Bytes table = random.Contents(static_cast<size_t>(size));
+    for (uint8_t& entry : table) entry = static_cast<uint8_t>(entry >> (8 - v.output_bits));
+    return table;
+  }
+  using Kernel = void (*)(const tfmix_lookup_params*, const uint8_t*, const uint8_t*, uint8_t*);
+  void Run(Kernel kernel, const Buffers& b) { kernel(&p, b.inputs[0], b.constants, b.output); }
+  Values Reference(const tfmix_variant& v, const std::vector<Bytes>& inputs, const Bytes& block) {
+    return reference::Lookup(reference::Unpack(inputs[0], v.input_bits, p.elements),
+                             Values(block.begin(), block.end()));
   }
 };
 
@@ -538,10 +584,14 @@ int main(int argc, char** argv) {
               o_, kIsPerChannel_##z_)
 #define TFMIX_TEST_ADD_(a_, b_, o_) \
   TFMIX_TEST_(AddProblem, tfmix_add_a##a_##b##b_##o##o_, a_, b_, 0, o_, 0)
+#define TFMIX_TEST_MULTIPLY_(a_, b_, o_) \
+  TFMIX_TEST_(MultiplyProblem, tfmix_multiply_a##a_##b##b_##o##o_, a_, b_, 0, o_, 0)
 #define TFMIX_TEST_CONCATENATE_(o_) \
   TFMIX_TEST_(ConcatenateProblem, tfmix_concatenate_o##o_, 0, 0, 0, o_, 0)
 #define TFMIX_TEST_REQUANTIZE_(a_, o_) \
   TFMIX_TEST_(RequantizeProblem, tfmix_requantize_a##a_##o##o_, a_, 0, 0, o_, 0)
+#define TFMIX_TEST_LOOKUP_(a_, o_) \
+  TFMIX_TEST_(LookupProblem, tfmix_lookup_a##a_##o##o_, a_, 0, 0, o_, 0)
 #define TFMIX_TEST_AVERAGE_POOL_(a_, o_) \
   TFMIX_TEST_(AveragePoolProblem, tfmix_average_pool_a##a_##o##o_, a_, 0, 0, o_, 0)
 #define TFMIX_TEST_MAX_POOL_(a_) TFMIX_TEST_(MaxPoolProblem, tfmix_max_pool_a##a_, a_, 0, 0, 0, 0)
@@ -553,8 +603,10 @@ int main(int argc, char** argv) {
   TFMIX_DEPTHWISE_CONV2D_VARIANTS(TFMIX_TEST_DEPTHWISE_CONV2D_)
   TFMIX_FULLY_CONNECTED_VARIANTS(TFMIX_TEST_FULLY_CONNECTED_)
   TFMIX_ADD_VARIANTS(TFMIX_TEST_ADD_)
+  TFMIX_MULTIPLY_VARIANTS(TFMIX_TEST_MULTIPLY_)
   TFMIX_CONCATENATE_VARIANTS(TFMIX_TEST_CONCATENATE_)
   TFMIX_REQUANTIZE_VARIANTS(TFMIX_TEST_REQUANTIZE_)
+  TFMIX_LOOKUP_VARIANTS(TFMIX_TEST_LOOKUP_)
   TFMIX_AVERAGE_POOL_VARIANTS(TFMIX_TEST_AVERAGE_POOL_)
   TFMIX_MAX_POOL_VARIANTS(TFMIX_TEST_MAX_POOL_)
   TFMIX_PAD_VARIANTS(TFMIX_TEST_PAD_)

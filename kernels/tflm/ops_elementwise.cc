@@ -1,4 +1,4 @@
-// The operators on single elements: add (inputs a, b), requantize (input x).
+// The operators on single elements: add, multiply (inputs a, b), requantize (input x).
 #include "bridge.h"
 #include "tfmix/tflm.h"
 
@@ -6,24 +6,36 @@ namespace tfmix {
 namespace tflm {
 namespace {
 
-TfLiteStatus PrepareAdd(TfLiteContext* context, TfLiteNode* node, const Op& op) {
+template <typename Params>
+TfLiteStatus PrepareBinary(TfLiteContext* context, TfLiteNode* node, const Op& op,
+                           PrepareFunction<Params> prepare) {
   NodeCheck check(context, node, op);
-  tfmix_add_params params;
+  Params params;
   tfmix_sizes sizes;
   const bool ok = check.Begin(2) && check.Read(&params) &&
-                  check.Accepts(tfmix_add_prepare(&params, &op.variant, &sizes)) &&
+                  check.Accepts(prepare(&params, &op.variant, &sizes)) &&
                   check.Input(0, sizes.input) && check.Input(1, sizes.second_input) &&
                   check.Output(sizes.output) && check.Scratch(sizes.scratch);
   return ok ? kTfLiteOk : kTfLiteError;
 }
 
-using AddKernel = void (*)(const tfmix_add_params*, const uint8_t* a, const uint8_t* b,
-                           uint8_t* output);
+TfLiteStatus PrepareAdd(TfLiteContext* context, TfLiteNode* node, const Op& op) {
+  return PrepareBinary(context, node, op, tfmix_add_prepare);
+}
 
-TfLiteStatus EvalAdd(TfLiteContext* context, TfLiteNode* node, const Op& op, AddKernel kernel) {
+TfLiteStatus PrepareMultiply(TfLiteContext* context, TfLiteNode* node, const Op& op) {
+  return PrepareBinary(context, node, op, tfmix_multiply_prepare);
+}
+
+template <typename Params>
+using BinaryKernel = void (*)(const Params*, const uint8_t* a, const uint8_t* b, uint8_t* output);
+
+template <typename Params>
+TfLiteStatus EvalBinary(TfLiteContext* context, TfLiteNode* node, const Op& op,
+                        BinaryKernel<Params> kernel) {
   const NodeBuffers buffers(context, node);
   if (!buffers.Apart(op.name, 2)) return kTfLiteError;
-  const auto params = buffers.Read<tfmix_add_params>();
+  const Params params = buffers.Read<Params>();
   kernel(&params, buffers.Input(0), buffers.Input(1), buffers.Output());
   return kTfLiteOk;
 }
@@ -35,14 +47,18 @@ TfLiteStatus PrepareRequantize(TfLiteContext* context, TfLiteNode* node, const O
 }  // namespace
 }  // namespace tflm
 
-#define TFMIX_ADD_OP_(a_, b_, o_)                                            \
-  TFMIX_DEFINE_OP_(ADD_A##a_##B##b_##O##o_, tflm::PrepareAdd, tflm::EvalAdd, \
+#define TFMIX_ADD_OP_(a_, b_, o_)                                               \
+  TFMIX_DEFINE_OP_(ADD_A##a_##B##b_##O##o_, tflm::PrepareAdd, tflm::EvalBinary, \
                    tfmix_add_a##a_##b##b_##o##o_, a_, b_, 0, o_, 0)
+#define TFMIX_MULTIPLY_OP_(a_, b_, o_)                                                    \
+  TFMIX_DEFINE_OP_(MULTIPLY_A##a_##B##b_##O##o_, tflm::PrepareMultiply, tflm::EvalBinary, \
+                   tfmix_multiply_a##a_##b##b_##o##o_, a_, b_, 0, o_, 0)
 #define TFMIX_REQUANTIZE_OP_(a_, o_)                                                  \
   TFMIX_DEFINE_OP_(REQUANTIZE_A##a_##O##o_, tflm::PrepareRequantize, tflm::EvalUnary, \
                    tfmix_requantize_a##a_##o##o_, a_, 0, 0, o_, 0)
 
 TFMIX_ADD_VARIANTS(TFMIX_ADD_OP_)
+TFMIX_MULTIPLY_VARIANTS(TFMIX_MULTIPLY_OP_)
 TFMIX_REQUANTIZE_VARIANTS(TFMIX_REQUANTIZE_OP_)
 
 }  // namespace tfmix

@@ -16,9 +16,11 @@ STRUCTS = {
     "tfmix_conv_params": abi.ConvParams,
     "tfmix_fully_connected_params": abi.FullyConnectedParams,
     "tfmix_add_params": abi.AddParams,
+    "tfmix_multiply_params": abi.MultiplyParams,
     "tfmix_concatenate_params": abi.ConcatenateParams,
     "tfmix_concatenate_input": abi.ConcatenateInput,
     "tfmix_requantize_params": abi.RequantizeParams,
+    "tfmix_lookup_params": abi.LookupParams,
     "tfmix_average_pool_params": abi.AveragePoolParams,
     "tfmix_max_pool_params": abi.MaxPoolParams,
     "tfmix_pad_params": abi.PadParams,
@@ -79,7 +81,7 @@ def test_the_library_has_exactly_the_variants():
     library = load_library()
     library.tfmix_host_variants.restype = ctypes.c_char_p
     names = library.tfmix_host_variants().decode().split()
-    assert len(names) == 217
+    assert len(names) == 253
     assert sorted(names) == sorted(abi.all_variants())
     assert all(hasattr(library, f"tfmix_{name}") for name in names)
 

@@ -150,11 +150,30 @@ def test_huge_sizes_are_refused_without_allocating():
         lift(dataclasses.replace(call, params=bytes(params)), plane)
 
 
-@pytest.mark.parametrize("kernel", [Kernel.ADD, Kernel.REQUANTIZE, Kernel.FULLY_CONNECTED])
+@pytest.mark.parametrize(
+    "kernel",
+    [Kernel.ADD, Kernel.MULTIPLY, Kernel.LOOKUP, Kernel.REQUANTIZE, Kernel.FULLY_CONNECTED],
+)
 def test_elements_must_fill_the_plane(kernel):
     call, _ = _call(kernel)
     with pytest.raises(FormatError, match="do not split into 1009 equal parts"):
         lift(call, (1009, 1))
+
+
+def test_a_factor_is_for_each_channel_or_each_element():
+    call, (rows, columns) = _call(Kernel.MULTIPLY)
+    params = abi.MultiplyParams.from_buffer_copy(call.params)
+    channels = params.elements // (rows * columns)
+    for second, shape in (
+        (channels, (1, 1, channels)),
+        (params.elements, (rows, columns, channels)),
+    ):
+        params.second_elements = second
+        node = lift(dataclasses.replace(call, params=bytes(params)), (rows, columns))
+        assert node.input_shapes == ((rows, columns, channels), shape)
+    params.second_elements = params.elements + 1
+    with pytest.raises(FormatError, match=f"second_elements is {params.second_elements}, "):
+        lift(dataclasses.replace(call, params=bytes(params)), (rows, columns))
 
 
 @pytest.mark.parametrize("kernel", Kernel)

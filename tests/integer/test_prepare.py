@@ -10,7 +10,7 @@ import pytest
 from tfmix.errors import FormatError, TfmixError
 from tfmix.integer import abi
 from tfmix.integer.lower import KernelCall
-from tfmix.integer.model import Kernel
+from tfmix.integer.model import BINARY_KERNELS, Kernel
 from tfmix.integer.runtime import BufferSizes, prepare
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
@@ -70,6 +70,18 @@ SOUND = {
         },
         BufferSizes((4, 13), 0, 7, 0),
     ),
+    "multiply_a2b8o4": (
+        {
+            "elements": 15,
+            "second_elements": 5,
+            "zero_point_a": 3,
+            "zero_point_b": 255,
+            "output_zero_point": 15,
+            **_RESCALE,
+        },
+        BufferSizes((4, 5), 0, 8, 0),
+    ),
+    "lookup_a2o4": ({"elements": 13, "output_zero_point": 15}, BufferSizes((4,), 4, 7, 0)),
     "requantize_a2o4": (
         {"elements": 13, **_ZERO_POINTS, **_RESCALE},
         BufferSizes((4,), 0, 7, 0),
@@ -95,7 +107,7 @@ SOUND = {
 
 def call(variant: str, params: bytes) -> KernelCall:
     kernel = abi.parse_variant(variant).kernel
-    inputs = ("a", "b") if kernel is Kernel.ADD else ("a",)
+    inputs = ("a", "b") if kernel in BINARY_KERNELS else ("a",)
     return KernelCall("node", variant, kernel, params, b"", inputs, "y")
 
 
@@ -175,6 +187,23 @@ MUST_FAIL = {
         ("multiplier_b", INT32_MIN, LARGE),
         ("offset", INT32_MAX, LARGE),
         ("offset", INT32_MIN, LARGE),
+    ],
+    "multiply_a2b8o4": [
+        *(("elements", value, SHAPE) for value in (0, -1, 14, INT32_MIN)),
+        *(("second_elements", value, SHAPE) for value in (0, -1, 4, 16, INT32_MIN)),
+        ("elements", INT32_MAX, LARGE),
+        ("second_elements", INT32_MAX, LARGE),
+        *(("zero_point_a", value, ZERO_POINT) for value in (-1, 4, INT32_MAX)),
+        *(("zero_point_b", value, ZERO_POINT) for value in (-1, 256, INT32_MIN)),
+        *(("output_zero_point", value, ZERO_POINT) for value in (-1, 16)),
+        *(("multiplier", value, RESCALE) for value in (0, -1, INT32_MIN)),
+        *_SHIFT_CASES,
+        ("left_shift", 22, LARGE),  # 3 * 255 << 22
+    ],
+    "lookup_a2o4": [
+        *(("elements", value, SHAPE) for value in (0, -1, INT32_MIN)),
+        ("elements", INT32_MAX, LARGE),
+        *(("output_zero_point", value, ZERO_POINT) for value in (-1, 16)),
     ],
     "requantize_a2o4": [
         *(("elements", value, SHAPE) for value in (0, -1)),

@@ -57,6 +57,10 @@ BAD_NODES = [
     (Kernel.FULLY_CONNECTED, _array("values", lambda v: v.T), "weights shape"),
     (Kernel.ADD, {"add": lambda a: replace(a, shift=0)}, r"shift is 0, \[1, 31\] expected"),
     (Kernel.ADD, {"add": lambda a: replace(a, offset=1 << 31)}, "offset is 2147483648"),
+    (Kernel.MULTIPLY, {"rescales": ()}, "rescales 0, 1 expected"),
+    (Kernel.MULTIPLY, {"rescales": (Rescale(0, 0),)}, "multiplier is 0, "),
+    (Kernel.MULTIPLY, {"rescales": (Rescale(1, 31),)}, "largest product is "),
+    (Kernel.MULTIPLY, {"output_shape": lambda s: (s[1] * s[2], s[0], 1)}, "first input"),
     (Kernel.CONCATENATE, {"rescales": ()}, "rescales 0, "),
     (Kernel.REQUANTIZE, {"rescales": (Rescale(1 << 31, 0),)}, "multiplier is 2147483648"),
     (Kernel.REQUANTIZE, {"rescales": (Rescale(1, -1),)}, "left_shift is -1"),
@@ -64,6 +68,9 @@ BAD_NODES = [
     (Kernel.MAX_POOL, {"window": Window((1, 1), (1, 1), (0, 0, -1, 0))}, "padding is -1"),
     (Kernel.PAD, {"padding": (-1, 1, 0, 0)}, "padding is -1"),
     (Kernel.PAD, {"padding": (9, 9, 9, 9)}, "output shape"),
+    (Kernel.LOOKUP, {"table": None}, "lookup with table False, True expected"),
+    (Kernel.LOOKUP, {"table": np.zeros(255, np.uint8)}, r"table shape \(255,\), "),
+    (Kernel.LOOKUP, {"table": lambda t: t.astype(np.uint16)}, "table dtype uint16, uint8"),
     (Kernel.SOFTMAX, {"table": np.zeros(257, np.uint16)}, "table size is 257"),
     (Kernel.SOFTMAX, {"table": np.zeros(2, np.uint16)}, r"table\[0\] is 0"),
     (Kernel.SOFTMAX, {"table": np.ones(2, np.int32)}, "table dtype int32, uint16"),
@@ -92,6 +99,29 @@ def test_padding_that_no_window_reaches_is_not_canonical():
     )
     with pytest.raises(TfmixError, match="window Window"):
         check_model(bad_model)
+
+
+def test_a_factor_is_of_one_pixel_or_of_all():
+    model = model_of(Kernel.MULTIPLY)
+    node = next(n for n in model.nodes if n.kernel is Kernel.MULTIPLY)
+    rows, columns, channels = node.output_shape
+    shape = (rows, 1, channels * columns) if columns > 1 else (1, rows, channels)
+    bad = replace(node, inputs=node.inputs[:1] * 2, input_shapes=(node.output_shape, shape))
+    nodes = tuple(bad if n is node else n for n in model.nodes)
+    with pytest.raises(TfmixError, match="shape of the second input"):
+        check_model(replace(model, nodes=nodes))
+
+
+def test_a_table_within_the_bits_of_the_output():
+    model = model_of(Kernel.LOOKUP)
+    node = next(n for n in model.nodes if n.kernel is Kernel.LOOKUP)
+    quant = replace(model.tensors[node.output].quant, bits=2, zero_point=0)
+    tensors = {**model.tensors, node.output: replace(model.tensors[node.output], quant=quant)}
+    node.table[:] = 3
+    check_model(replace(model, tensors=tensors))
+    node.table[1] = 4
+    with pytest.raises(TfmixError, match=r"table entry is 4, \[0, 3\] expected"):
+        check_model(replace(model, tensors=tensors))
 
 
 def test_softmax_has_its_own_scale():

@@ -14,7 +14,7 @@ KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 CASES_PER_VARIANT = 100  # drawn from the valid ones, and as many with hostile parameters
-VARIANTS = 217
+VARIANTS = 253
 #: The path that a host takes, and the one of Cortex-M with what its instructions do said in C++.
 PATHS = {"portable": (), "dsp": ("-DTFMIX_EMULATE_DSP",)}
 

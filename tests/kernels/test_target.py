@@ -37,7 +37,7 @@ def test_every_variant_is_exact(board: Board, path: str, kernel_objects, cases, 
     assert Counter(line.split()[0] for line in lines) == counts
     assert summary == f"{sum(counts.values())} cases, 0 failures"
     assert outcome.exit_code == 0
-    assert set(counts) == set(all_variants()) and len(counts) == 217
+    assert set(counts) == set(all_variants()) and len(counts) == 253
 
 
 GUARD_TEST = """

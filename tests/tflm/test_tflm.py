@@ -98,7 +98,7 @@ def _variant_cases() -> tuple[ModelCase, ...]:
 
 def test_every_variant(program):
     verdicts = program(_variant_cases())
-    assert len(verdicts) == CASES_PER_VARIANT * 217
+    assert len(verdicts) == CASES_PER_VARIANT * 253
     assert [(name, v) for name, v in verdicts.items() if v.result != "ok"] == []
 
 

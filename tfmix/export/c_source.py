@@ -19,7 +19,7 @@ from tfmix.errors import TfmixError
 from tfmix.export.files import write_all
 from tfmix.integer import abi
 from tfmix.integer.lower import KernelCall, lower
-from tfmix.integer.model import IntegerNetwork, IntegerNode, Kernel
+from tfmix.integer.model import BINARY_KERNELS, IntegerNetwork, IntegerNode, Kernel
 from tfmix.integer.runtime import BufferSizes, prepare
 from tfmix.integer.schedule import schedule_of
 from tfmix.integer.validate import check_model
@@ -346,7 +346,7 @@ def _layer(network: _Network, layer: _Layer) -> Iterator[str]:
     yield f"static const tfmix_variant {identifier}_variant = {_braces(bits)};"
     sizes, second = layer.sizes, 0
     first = sum(sizes.inputs)
-    if call.kernel is Kernel.ADD:
+    if call.kernel in BINARY_KERNELS:
         first, second = sizes.inputs
     numbers = (first, second, sizes.constants, sizes.output, sizes.scratch)
     yield f"static const tfmix_sizes {identifier}_sizes = {_braces(numbers)};"

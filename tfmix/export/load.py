@@ -28,6 +28,7 @@ from tfmix.integer.lower import (
     params_size,
 )
 from tfmix.integer.model import (
+    TABLE_KERNELS,
     WEIGHTED_KERNELS,
     IntegerNetwork,
     IntegerNode,
@@ -170,7 +171,7 @@ class _Loader:
 
         inputs, constants = operator.inputs, b""
         node_name = node_name or output.name
-        if variant.kernel in WEIGHTED_KERNELS or variant.kernel is Kernel.SOFTMAX:
+        if variant.kernel in WEIGHTED_KERNELS | TABLE_KERNELS:
             if not inputs:
                 raise FormatError("no inputs")
             node_name, constants = self._constants(inputs[-1])

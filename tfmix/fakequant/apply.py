@@ -106,10 +106,14 @@ def _plan(
             )
         if node.output in graph.quantized_tensors:
             # A layer of the normal form has the name of the tensor it gives.
-            parts.setdefault(node.output, {})["output_quantizer"] = activations(
-                signed=graph.tensors[node.output].signed,
-                maximum=node.relu_max if node.relu else None,
-            )
+            if node.op is Op.LOOKUP:
+                quantizer = activations(signed=False, maximum=1.0, fixed=True)
+            else:
+                quantizer = activations(
+                    signed=graph.tensors[node.output].signed,
+                    maximum=node.relu_max if node.relu else None,
+                )
+            parts.setdefault(node.output, {})["output_quantizer"] = quantizer
     return {name: MixedPrecisionConfig(**settings) for name, settings in parts.items()}
 
 

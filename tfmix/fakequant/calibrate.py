@@ -49,6 +49,8 @@ def set_ranges(model: tf_keras.Model, data: Any, seed: int) -> None:
     for tensor, (low, high, values) in observed.items():
         bound = quantizers.activations[tensor]
         quantizer = bound.quantizer
+        if quantizer.fixed:
+            continue
         if tensor == graph.input:
             lows, highs = [low] * len(BIT_WIDTHS), [high] * len(BIT_WIDTHS)
             if low == high:  # an image of one colour, zero

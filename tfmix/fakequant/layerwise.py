@@ -13,7 +13,7 @@ import tf_keras
 
 from tfmix.errors import TfmixError
 from tfmix.fakequant.apply import Quantizers, is_quantized, quantizers_of, unwrap
-from tfmix.frontend.keras import read
+from tfmix.frontend.keras import LOOKUP_ACTIVATIONS, read
 from tfmix.ir.graph import WEIGHTED_OPS, Graph, Node, Op, Window, same_padding
 
 _BATCH = 128
@@ -56,6 +56,10 @@ class Layerwise:
             return self._weighted(node, x, self.kernel(node) if kernel is None else kernel)
         if node.op is Op.ADD:
             return inputs[0] + inputs[1]
+        if node.op is Op.MULTIPLY:
+            views = [(-1, *self.graph.hwc(name)) for name in node.inputs]
+            a, b = map(tf.reshape, inputs, views)
+            return tf.reshape(a * b, self._batch_of(node))
         if node.op is Op.CONCATENATE:
             return tf.concat(inputs, axis=-1)
         if node.op is Op.AVERAGE_POOL or node.op is Op.MAX_POOL:
@@ -66,6 +70,8 @@ class Layerwise:
             return _pad(x, node.padding)
         if node.op is Op.RESHAPE:
             return tf.reshape(x, self._batch_of(node))
+        if node.op is Op.LOOKUP:
+            return LOOKUP_ACTIVATIONS[node.function](tf.convert_to_tensor(x))
         if node.op is Op.SOFTMAX:
             return tf.nn.softmax(x)
         assert node.op in (Op.RELU, Op.BATCH_NORM)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tf_keras
 
-from tfmix.frontend.keras import KerasNetwork
+from tfmix.frontend.keras import LOOKUP_ACTIVATIONS, KerasNetwork
 from tfmix.ir.graph import (
     WEIGHTED_OPS,
     Graph,
@@ -151,6 +151,8 @@ class _Builder:
             return self._pool_layer(node, shape)
         if node.op is Op.ADD:
             return _layers.Add(name=node.name)
+        if node.op is Op.MULTIPLY:
+            return _layers.Multiply(name=node.name)
         if node.op is Op.CONCATENATE:
             return _layers.Concatenate(name=node.name)
         if node.op is Op.PAD:
@@ -158,6 +160,8 @@ class _Builder:
             return _layers.ZeroPadding2D(((top, bottom), (left, right)), name=node.name)
         if node.op is Op.RESHAPE:
             return _layers.Reshape(shape, name=node.name)
+        if node.op is Op.LOOKUP:
+            return _layers.Activation(LOOKUP_ACTIVATIONS[node.function], name=node.name)
         assert node.op is Op.SOFTMAX
         return _layers.Softmax(name=node.name)
 

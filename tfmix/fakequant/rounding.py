@@ -222,6 +222,7 @@ class _Block:
             if (bound := layers.quantizers.activations.get(node.output))
             and _bits(bound) in BIT_WIDTHS
             and node.output not in graph.fixed_tensors
+            and not bound.quantizer.fixed
         }
         self.offsets: dict[str, tf.Variable] = {}
         self._units: dict[str, float] = {}

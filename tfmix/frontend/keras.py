@@ -8,6 +8,7 @@ never raised one at a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -59,9 +60,9 @@ _BATCH_NORM_LAYERS = frozenset(
 
 SUPPORTED_LAYERS = (
     "InputLayer, Conv2D, DepthwiseConv2D, SeparableConv2D, Dense, BatchNormalization, ReLU, "
-    "Activation (linear, relu, relu6, softmax), Add, Concatenate, AveragePooling2D, MaxPooling2D, "
-    "GlobalAveragePooling2D, GlobalMaxPooling2D, Flatten, Reshape, ZeroPadding2D, Softmax, Dropout "
-    "and other training-only layers, and nested models of these"
+    "Activation (linear, relu, relu6, sigmoid, hard_sigmoid, softmax), Add, Multiply, Concatenate, "
+    "AveragePooling2D, MaxPooling2D, GlobalAveragePooling2D, GlobalMaxPooling2D, Flatten, Reshape, "
+    "ZeroPadding2D, Softmax, Dropout and other training-only layers, and nested models of these"
 )
 
 
@@ -157,6 +158,7 @@ class _Call:
     relu: bool = False
     relu_layer: str | None = None
     relu_max: float | None = None
+    function: str | None = None
     closed: bool = False  # nothing is fused into it
 
 
@@ -320,7 +322,7 @@ class LayerProblems:
 def _hint(layer: tf_keras.layers.Layer) -> str:
     kind = _type_name(layer)
     if kind in ("TFOpLambda", "SlicingOpLambda"):
-        return f" (the operator {layer.name!r}; use tf_keras.layers.Add or another layer)"
+        return f" (the operator {layer.name!r}; use tf_keras.layers.Add, Multiply or another layer)"
     if ".ops." in kind:
         return f" (an operator; use a layer of Keras; supported: {SUPPORTED_LAYERS})"
     if type(layer).__name__ in ("Rescaling", "Normalization"):
@@ -377,6 +379,21 @@ class _Activation:
     relu: bool = False
     relu_max: float | None = None
     softmax: bool = False
+    function: str | None = None  # one of ir.graph.FUNCTIONS
+
+
+@tf_keras.utils.register_keras_serializable(package="tfmix")
+def hard_sigmoid_6(x: Any) -> tf.Tensor:
+    """relu6(x + 3) / 6: what Keras 3 calls hard_sigmoid, as do Howard et al. 2019 (MobileNetV3)."""
+    return tf.clip_by_value(x / 6.0 + 0.5, 0.0, 1.0)
+
+
+#: The functions of ir.graph.FUNCTIONS as activations of a layer.
+LOOKUP_ACTIVATIONS: dict[str, Callable[[Any], tf.Tensor]] = {
+    "sigmoid": tf_keras.activations.sigmoid,
+    "hard_sigmoid": tf_keras.activations.hard_sigmoid,
+    "hard_sigmoid_6": hard_sigmoid_6,
+}
 
 
 def _relu_settings(layer: tf_keras.layers.ReLU, problems: LayerProblems) -> _Activation:
@@ -396,6 +413,8 @@ _ACTIVATIONS: dict[Any, _Activation] = {
     tf.nn.relu6: _Activation(relu=True, relu_max=6.0),
     tf_keras.activations.softmax: _Activation(softmax=True),
     tf.nn.softmax: _Activation(softmax=True),
+    tf.nn.sigmoid: _Activation(function="sigmoid"),
+    **{f: _Activation(function=name) for name, f in LOOKUP_ACTIVATIONS.items()},
 }
 
 
@@ -409,7 +428,10 @@ def _activation(function: Any, problems: LayerProblems) -> _Activation:
             return activation
     name = getattr(function, "__name__", type(function).__name__)
     problems.unless(
-        False, "activation", name, "linear, relu, relu6, softmax as tf_keras and tf.nn define them"
+        False,
+        "activation",
+        name,
+        "linear, relu, relu6, sigmoid, hard_sigmoid, softmax as tf_keras and tf.nn define them",
     )
     return _Activation()
 
@@ -418,10 +440,16 @@ def _emit_with_activation(context: _Context, problems: LayerProblems, op: Op, **
     """Emits a weighted call and what the layer's own `activation=` asks for."""
     activation = _activation(context.layer.activation, problems)
     context.emit(op, relu=activation.relu, relu_max=activation.relu_max, **fields)
-    if activation.softmax:
-        softmax = context.derived_name("softmax")
-        context.emit(Op.SOFTMAX, name=softmax, inputs=(context.name,), output=softmax)
-        context.result = softmax
+    if activation.softmax or activation.function:
+        name = context.derived_name(activation.function or "softmax")
+        _emit_activation(context, activation, name=name, inputs=(context.name,), output=name)
+        context.result = name
+
+
+def _emit_activation(context: _Context, activation: _Activation, **fields: Any) -> None:
+    """Emits a softmax or a lookup."""
+    op = Op.SOFTMAX if activation.softmax else Op.LOOKUP
+    context.emit(op, function=activation.function, **fields)
 
 
 # -- layers -----------------------------------------------------------------------------------
@@ -541,8 +569,8 @@ def _relu(context: _Context, problems: LayerProblems) -> None:
 
 def _activation_layer(context: _Context, problems: LayerProblems) -> None:
     activation = _activation(context.layer.activation, problems)
-    if activation.softmax:
-        context.emit(Op.SOFTMAX)
+    if activation.softmax or activation.function:
+        _emit_activation(context, activation)
     elif activation.relu:
         context.emit(Op.RELU, relu=True, relu_layer=context.name, relu_max=activation.relu_max)
     else:
@@ -567,6 +595,39 @@ def _add(context: _Context, problems: LayerProblems) -> None:
         name = context.name if last else context.derived_name(str(i))
         context.emit(Op.ADD, name=name, inputs=(total, tensor), output=name)
         total = context.result = name
+
+
+def _multiply(context: _Context, problems: LayerProblems) -> None:
+    shapes = [context.input_shape(i) for i in range(len(context.inputs))]
+    if any(None in shape for shape in shapes):
+        return  # of an input that has been refused
+    largest = max(shapes, key=lambda shape: (math.prod(shape), len(shape)))
+    factors = [shape for shape in shapes if shape != largest]
+    if any(_pixel(shape) != (1, largest[-1]) for shape in factors):
+        problems.add(
+            f"input shapes {shapes}; factors of one shape, and of one for each channel, "
+            f"(1, 1, {largest[-1]}) or ({largest[-1]},), are supported"
+        )
+        return
+    # The kernel multiplies two tensors, of which the second may be of one pixel.
+    order = sorted(range(len(shapes)), key=lambda i: shapes[i] != largest)
+    product = context.result = context.inputs[order[0]]
+    for i in order[1:]:
+        last = i == order[-1]
+        name = context.name if last else context.derived_name(str(i))
+        context.emit(
+            Op.MULTIPLY,
+            name=name,
+            inputs=(product, context.inputs[i]),
+            output=name,
+            shape=context.shape if last else largest,
+        )
+        product = context.result = name
+
+
+def _pixel(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(pixels, channels)."""
+    return math.prod(shape[:-1]), shape[-1]
 
 
 def _concatenate(context: _Context, problems: LayerProblems) -> None:
@@ -622,6 +683,7 @@ _HANDLERS: dict[str, Callable[[_Context, LayerProblems], None]] = {
     "Activation": _activation_layer,
     "Softmax": _softmax,
     "Add": _add,
+    "Multiply": _multiply,
     "Concatenate": _concatenate,
     "AveragePooling2D": _pool(Op.AVERAGE_POOL),
     "MaxPooling2D": _pool(Op.MAX_POOL),
@@ -640,7 +702,13 @@ READABLE_LAYERS = frozenset(_HANDLERS) | IDENTITY_LAYERS
 # -- fusion -----------------------------------------------------------------------------------
 
 #: Ops whose kernel can apply a ReLU: saturating at a zero point of 0 does it.
-_RELU_HOSTS = WEIGHTED_OPS | {Op.BATCH_NORM, Op.ADD, Op.CONCATENATE, Op.AVERAGE_POOL}
+_RELU_HOSTS = WEIGHTED_OPS | {
+    Op.BATCH_NORM,
+    Op.ADD,
+    Op.MULTIPLY,
+    Op.CONCATENATE,
+    Op.AVERAGE_POOL,
+}
 _WINDOWED = (Op.CONV2D, Op.DEPTHWISE_CONV2D)
 
 
@@ -750,6 +818,7 @@ def _graph(reader: _Reader, calls: Iterable[_Call]) -> Graph:
                 relu_layer=call.relu_layer,
                 relu_max=call.relu_max,
                 use_bias=call.weights is not None and call.weights.bias is not None,
+                function=call.function,
             )
         )
         signed[call.output] = _signed(call, [signed[i] for i in call.inputs])
@@ -759,7 +828,7 @@ def _graph(reader: _Reader, calls: Iterable[_Call]) -> Graph:
 
 def _signed(call: _Call, inputs: list[bool]) -> bool:
     """Whether the output may hold negative values."""
-    if call.relu or call.op is Op.SOFTMAX:
+    if call.relu or call.op in (Op.LOOKUP, Op.SOFTMAX):
         return False
     if call.op in WEIGHTED_OPS or call.op is Op.BATCH_NORM:
         return True

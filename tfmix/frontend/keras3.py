@@ -27,6 +27,7 @@ from tfmix.frontend.keras import (
     IDENTITY_LAYERS,
     READABLE_LAYERS,
     LayerProblems,
+    hard_sigmoid_6,
     not_functional,
     problems_of,
 )
@@ -130,12 +131,19 @@ def _layers_in(model: Any) -> Iterator[Any]:
 _OPERATORS = {
     ("keras.src.ops.numpy", "Add"): ("Add", {}),
     ("keras.src.ops.numpy", "Concatenate"): ("Concatenate", {}),
+    ("keras.src.ops.numpy", "Multiply"): ("Multiply", {}),
+    ("keras.src.ops.nn", "HardSigmoid"): ("Activation", {"activation": "hard_sigmoid"}),
     ("keras.src.ops.nn", "Relu"): ("ReLU", {}),
     ("keras.src.ops.nn", "Relu6"): ("ReLU", {"max_value": 6.0}),
+    ("keras.src.ops.nn", "Sigmoid"): ("Activation", {"activation": "sigmoid"}),
     ("keras.src.ops.nn", "Softmax"): ("Softmax", {}),
 }
 _FLOATS = "float32, or float16, bfloat16, float64, mixed_float16, mixed_bfloat16 (become float32)"
-_ACTIVATIONS = ("linear", "relu", "relu6", "softmax")
+_ACTIVATIONS = {
+    **{name: tf_keras.activations.get(name) for name in ("linear", "relu", "relu6", "softmax")},
+    "sigmoid": tf_keras.activations.sigmoid,
+    "hard_sigmoid": hard_sigmoid_6,  # that of tf_keras is another
+}
 
 
 def _dtype(value: Any) -> Any:
@@ -172,7 +180,7 @@ def _activation(value: Any, original: Any) -> Any:
     function = getattr(original, "activation", None)
     home = (getattr(function, "__module__", None) or "keras").split(".")[0]
     if value in _ACTIVATIONS and home in ("keras", "tensorflow", "jax", "torch"):
-        return tf_keras.activations.get(value)
+        return _ACTIVATIONS[value]
     return _function_like(str(value))
 
 

@@ -15,7 +15,7 @@ from functools import cache
 from itertools import product
 
 from tfmix.errors import FormatError
-from tfmix.integer.model import WEIGHTED_KERNELS, Kernel
+from tfmix.integer.model import BINARY_KERNELS, WEIGHTED_KERNELS, Kernel
 from tfmix.ir.quant import BIT_WIDTHS
 
 _i32 = ctypes.c_int32
@@ -54,6 +54,14 @@ class AddParams(_Struct):
     _fields_ = _fields("elements multiplier_a multiplier_b offset shift output_zero_point")
 
 
+class MultiplyParams(_Struct):
+    """Element i of the first input times element i modulo second_elements of the second."""
+
+    _fields_ = _fields(
+        "elements second_elements zero_point_a zero_point_b output_zero_point multiplier left_shift"
+    )
+
+
 class ConcatenateParams(_Struct):
     """Followed by `input_count` ConcatenateInput."""
 
@@ -66,6 +74,10 @@ class ConcatenateInput(_Struct):
 
 class RequantizeParams(_Struct):
     _fields_ = _fields("elements input_zero_point output_zero_point multiplier left_shift")
+
+
+class LookupParams(_Struct):
+    _fields_ = _fields("elements output_zero_point")
 
 
 class AveragePoolParams(_Struct):
@@ -92,8 +104,10 @@ PARAMS: dict[Kernel, type[_Struct]] = {
     Kernel.DEPTHWISE_CONV2D: ConvParams,
     Kernel.FULLY_CONNECTED: FullyConnectedParams,
     Kernel.ADD: AddParams,
+    Kernel.MULTIPLY: MultiplyParams,
     Kernel.CONCATENATE: ConcatenateParams,
     Kernel.REQUANTIZE: RequantizeParams,
+    Kernel.LOOKUP: LookupParams,
     Kernel.AVERAGE_POOL: AveragePoolParams,
     Kernel.MAX_POOL: MaxPoolParams,
     Kernel.PAD: PadParams,
@@ -117,11 +131,11 @@ def variant_name(
     a, o = input_bits[0], output_bits
     if kernel in WEIGHTED_KERNELS:
         return f"{kernel.value}_a{a}w{weight_bits}o{o}_{'pc' if per_channel else 'pl'}"
-    if kernel is Kernel.ADD:
-        return f"add_a{a}b{input_bits[1]}o{o}"
+    if kernel in BINARY_KERNELS:
+        return f"{kernel.value}_a{a}b{input_bits[1]}o{o}"
     if kernel is Kernel.CONCATENATE:
         return f"concatenate_o{o}"
-    if kernel in (Kernel.REQUANTIZE, Kernel.AVERAGE_POOL):
+    if kernel in (Kernel.REQUANTIZE, Kernel.LOOKUP, Kernel.AVERAGE_POOL):
         return f"{kernel.value}_a{a}o{o}"
     if kernel is Kernel.SOFTMAX:
         return "softmax_a8o8"

@@ -222,7 +222,7 @@ class _Lowering:
 
 
 def _rescale(ratio: float, largest: int, what: str) -> Rescale:
-    """`ratio` as a fixed-point factor of integers up to `largest`. ConversionError naming `what`."""
+    """`ratio` as a factor of integers up to `largest`. ConversionError naming `what`."""
     multiplier, left_shift = fixed_point(np.array(ratio), what)
     if largest << left_shift > _INT32_MAX:
         raise ConversionError(f"{what}: scale ratio {ratio:.3g} is too large for 32 bits")

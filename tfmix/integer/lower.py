@@ -7,6 +7,7 @@ are all this one value.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,7 @@ from tfmix.integer.model import (
 from tfmix.integer.packing import constants_block, constants_size, parse_constants_block
 from tfmix.integer.weight_order import weight_order
 from tfmix.ir.graph import Window
-from tfmix.ir.quant import QuantParams
+from tfmix.ir.quant import QuantParams, max_level
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ def _constants(node: IntegerNode, quants: Sequence[QuantParams]) -> bytes:
     w = node.weights
     if w is not None:
         return constants_block(w, weight_order(node.kernel, quants[0].bits, w.bits))
-    return b"" if node.table is None else node.table.astype("<u2").tobytes()
+    if node.table is None:
+        return b""
+    return node.table.astype(node.table.dtype.newbyteorder("<")).tobytes()
 
 
 def _constants_size(node: IntegerNode, quants: Sequence[QuantParams]) -> int:
@@ -87,7 +90,7 @@ def _constants_size(node: IntegerNode, quants: Sequence[QuantParams]) -> int:
     if w is not None:
         stored = weight_order(node.kernel, quants[0].bits, w.bits).stored(w.values.shape)
         return constants_size(stored, w.bits, len(w.bias), len(w.multiplier), len(w.zero_point))
-    return 0 if node.table is None else 2 * len(node.table)
+    return 0 if node.table is None else node.table.nbytes
 
 
 def _window_fields(node: IntegerNode) -> dict[str, int]:
@@ -138,6 +141,16 @@ def _params(node: IntegerNode, quants, out) -> bytes:
             shift=node.add.shift,
             output_zero_point=zy,
         )
+    elif kernel is Kernel.MULTIPLY:
+        params = abi.MultiplyParams(
+            elements=oh * ow * oc,
+            second_elements=math.prod(node.input_shapes[1]),
+            zero_point_a=zx,
+            zero_point_b=quants[1].zero_point,
+            output_zero_point=zy,
+            multiplier=node.rescales[0].multiplier,
+            left_shift=node.rescales[0].left_shift,
+        )
     elif kernel is Kernel.CONCATENATE:
         head = abi.ConcatenateParams(
             pixels=oh * ow, output_channels=oc, output_zero_point=zy, input_count=len(node.inputs)
@@ -161,6 +174,8 @@ def _params(node: IntegerNode, quants, out) -> bytes:
             multiplier=node.rescales[0].multiplier,
             left_shift=node.rescales[0].left_shift,
         )
+    elif kernel is Kernel.LOOKUP:
+        params = abi.LookupParams(elements=oh * ow * oc, output_zero_point=zy)
     elif kernel is Kernel.AVERAGE_POOL:
         params = abi.AveragePoolParams(
             **_window_fields(node),
@@ -196,6 +211,8 @@ PLANELESS_KERNELS = frozenset(
         Kernel.ADD,
         Kernel.CONCATENATE,
         Kernel.FULLY_CONNECTED,
+        Kernel.LOOKUP,
+        Kernel.MULTIPLY,
         Kernel.REQUANTIZE,
         Kernel.SOFTMAX,
     }
@@ -204,7 +221,7 @@ PLANELESS_KERNELS = frozenset(
 #: Fields that may be zero or negative; all others count something.
 _SIGNED_FIELDS = frozenset(
     {"pad_top", "pad_bottom", "pad_left", "pad_right", "left_shift", "shift", "offset"}
-    | {"input_zero_point", "output_zero_point", "zero_point"}
+    | {"input_zero_point", "output_zero_point", "zero_point", "zero_point_a", "zero_point_b"}
     | {"multiplier", "multiplier_a", "multiplier_b"}
 )
 
@@ -359,6 +376,22 @@ def _lift_add(x: _Lifted) -> dict[str, Any]:
     return _elementwise(x) | {"add": add}
 
 
+def _lift_multiply(x: _Lifted) -> dict[str, Any]:
+    rows, columns, channels = shape = _elementwise(x)["output_shape"]
+    seconds = {math.prod(s): s for s in ((1, 1, channels), shape)}
+    second = seconds.get(x.fields["second_elements"])
+    if second is None:
+        raise FormatError(
+            f"multiply: second_elements is {x.fields['second_elements']}, {channels} (channels) or "
+            f"{rows * columns * channels} (elements) expected"
+        )
+    return {
+        "input_shapes": (shape, second),
+        "output_shape": shape,
+        "rescales": (_rescale(x.fields),),
+    }
+
+
 def _lift_requantize(x: _Lifted) -> dict[str, Any]:
     return _elementwise(x) | {"rescales": (_rescale(x.fields),)}
 
@@ -386,6 +419,13 @@ def _lift_pad(x: _Lifted) -> dict[str, Any]:
     }
 
 
+def _lift_lookup(x: _Lifted) -> dict[str, Any]:
+    size = max_level(x.variant.a) + 1
+    if len(x.call.constants) != size:
+        raise FormatError(f"lookup table of {len(x.call.constants)} bytes, {size} expected")
+    return _elementwise(x) | {"table": np.frombuffer(x.call.constants, np.uint8).copy()}
+
+
 def _lift_softmax(x: _Lifted) -> dict[str, Any]:
     size = 2 * x.fields["table_size"]
     if len(x.call.constants) != size:
@@ -403,8 +443,10 @@ _LIFT: dict[Kernel, Callable[[_Lifted], dict[str, Any]]] = {
     Kernel.DEPTHWISE_CONV2D: _lift_depthwise,
     Kernel.FULLY_CONNECTED: _lift_fully_connected,
     Kernel.ADD: _lift_add,
+    Kernel.MULTIPLY: _lift_multiply,
     Kernel.CONCATENATE: _lift_concatenate,
     Kernel.REQUANTIZE: _lift_requantize,
+    Kernel.LOOKUP: _lift_lookup,
     Kernel.AVERAGE_POOL: _lift_average_pool,
     Kernel.MAX_POOL: _lift_window,
     Kernel.PAD: _lift_pad,

@@ -23,8 +23,10 @@ class Kernel(str, enum.Enum):
     DEPTHWISE_CONV2D = "depthwise_conv2d"
     FULLY_CONNECTED = "fully_connected"
     ADD = "add"
+    MULTIPLY = "multiply"
     CONCATENATE = "concatenate"
     REQUANTIZE = "requantize"
+    LOOKUP = "lookup"
     AVERAGE_POOL = "average_pool"
     MAX_POOL = "max_pool"
     PAD = "pad"
@@ -32,6 +34,10 @@ class Kernel(str, enum.Enum):
 
 
 WEIGHTED_KERNELS = frozenset({Kernel.CONV2D, Kernel.DEPTHWISE_CONV2D, Kernel.FULLY_CONNECTED})
+#: Kernels with two inputs.
+BINARY_KERNELS = frozenset({Kernel.ADD, Kernel.MULTIPLY})
+#: Kernels whose constants are a table.
+TABLE_KERNELS = frozenset({Kernel.LOOKUP, Kernel.SOFTMAX})
 #: Kernels that slide a `Window` over their input.
 WINDOW_KERNELS = frozenset(
     {Kernel.CONV2D, Kernel.DEPTHWISE_CONV2D, Kernel.AVERAGE_POOL, Kernel.MAX_POOL}
@@ -133,9 +139,10 @@ class IntegerNode(_ArrayFields):
     window:   conv2d, depthwise_conv2d, average_pool, max_pool; see `canonical_window`
     padding:  pad: (top, bottom, left, right)
     weights:  conv2d, depthwise_conv2d, fully_connected
-    rescales: requantize and average_pool: one; concatenate: one per input
+    rescales: requantize and average_pool: one; concatenate: one per input; multiply: one, of the
+              products
     add:      add
-    table:    softmax: uint16 [<= 256]
+    table:    softmax: uint16 [<= 256]; lookup: uint8 [2^input bits]
     """
 
     name: str

@@ -84,6 +84,13 @@ def _add(node: IntegerNode, xs: list[Array], ins: list[IntegerTensor], out: Inte
     return _store((a * m_a + b * m_b + p.offset) >> p.shift, out)
 
 
+def _multiply(node: IntegerNode, xs: list[Array], ins: list[IntegerTensor], out: IntegerTensor):
+    # The second factor may be [n, 1, 1, channels].
+    a, b = (x.astype(np.int64) - i.quant.zero_point for x, i in zip(xs, ins, strict=True))
+    (rescale,) = node.rescales
+    return _store(requantize((a * b) << rescale.left_shift, rescale.multiplier), out)
+
+
 def _requantize_each(
     node: IntegerNode, xs: list[Array], ins: list[IntegerTensor], out: IntegerTensor
 ):
@@ -93,6 +100,10 @@ def _requantize_each(
         for x, i, r in zip(xs, ins, node.rescales, strict=True)
     ]
     return _store(np.concatenate(parts, axis=-1), out)
+
+
+def _lookup(node: IntegerNode, xs: list[Array], ins: list[IntegerTensor], out: IntegerTensor):
+    return node.table[xs[0]]
 
 
 def _average_pool(node: IntegerNode, xs: list[Array], ins: list[IntegerTensor], out: IntegerTensor):
@@ -131,8 +142,10 @@ _EXECUTE: dict[Kernel, Callable[..., Array]] = {
     Kernel.DEPTHWISE_CONV2D: _depthwise_conv2d,
     Kernel.FULLY_CONNECTED: _fully_connected,
     Kernel.ADD: _add,
+    Kernel.MULTIPLY: _multiply,
     Kernel.CONCATENATE: _requantize_each,
     Kernel.REQUANTIZE: _requantize_each,
+    Kernel.LOOKUP: _lookup,
     Kernel.AVERAGE_POOL: _average_pool,
     Kernel.MAX_POOL: _max_pool,
     Kernel.PAD: _pad,

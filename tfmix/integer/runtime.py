@@ -21,6 +21,8 @@ from tfmix.errors import TfmixError
 from tfmix.integer import abi
 from tfmix.integer.lower import KernelCall, lower, params_size
 from tfmix.integer.model import (
+    BINARY_KERNELS,
+    TABLE_KERNELS,
     WEIGHTED_KERNELS,
     IntegerNetwork,
     IntegerNode,
@@ -148,7 +150,7 @@ def prepare(call: KernelCall) -> BufferSizes:
         inputs = tuple(input_sizes)
     else:
         status = function(call.params, ctypes.byref(variant), ctypes.byref(sizes))
-        inputs = (sizes.input, sizes.second_input) if call.kernel is Kernel.ADD else (sizes.input,)
+        inputs = (sizes.input, sizes.second_input)[: 1 + (call.kernel in BINARY_KERNELS)]
     if status != 0:
         message = library.tfmix_status_message(status).decode()
         raise TfmixError(f"{call.node}: {call.variant} refuses its parameters: {message}")
@@ -180,7 +182,7 @@ def bind(
     arguments: tuple[Any, ...]
     if call.kernel in WEIGHTED_KERNELS:
         arguments = (params, *pointers, constants, _pointer(output), _pointer(scratch))
-    elif call.kernel is Kernel.SOFTMAX:
+    elif call.kernel in TABLE_KERNELS:
         arguments = (params, *pointers, constants, _pointer(output))
     elif call.kernel is Kernel.CONCATENATE:
         descriptions = ctypes.byref(params, ctypes.sizeof(abi.ConcatenateParams))

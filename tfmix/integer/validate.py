@@ -13,6 +13,8 @@ import numpy as np
 
 from tfmix.errors import TfmixError
 from tfmix.integer.model import (
+    BINARY_KERNELS,
+    TABLE_KERNELS,
     WEIGHTED_KERNELS,
     WINDOW_KERNELS,
     IntegerNetwork,
@@ -138,7 +140,7 @@ def _expect_range(node: IntegerNode, what: str, found: int, low: int, high: int)
 def _arity(node: IntegerNode) -> int:
     if node.kernel is Kernel.CONCATENATE:
         return max(1, len(node.inputs))
-    return 2 if node.kernel is Kernel.ADD else 1
+    return 2 if node.kernel in BINARY_KERNELS else 1
 
 
 def _check_presence(node: IntegerNode) -> None:
@@ -148,10 +150,11 @@ def _check_presence(node: IntegerNode) -> None:
     _expect(node, "padding", node.padding is not None, kernel is Kernel.PAD)
     _expect(node, "weights", node.weights is not None, kernel in WEIGHTED_KERNELS)
     _expect(node, "add", node.add is not None, kernel is Kernel.ADD)
-    _expect(node, "table", node.table is not None, kernel is Kernel.SOFTMAX)
+    _expect(node, "table", node.table is not None, kernel in TABLE_KERNELS)
     rescales = {
         Kernel.REQUANTIZE: 1,
         Kernel.AVERAGE_POOL: 1,
+        Kernel.MULTIPLY: 1,
         Kernel.CONCATENATE: len(node.inputs),
     }.get(kernel, 0)
     _expect(node, "rescales", len(node.rescales), rescales)
@@ -244,6 +247,17 @@ def _check_add(node: IntegerNode, inputs: _Quants, output: QuantParams) -> None:
     _expect_range(node, "shift", node.add.shift, 1, 31)
 
 
+def _check_multiply(node: IntegerNode, inputs: _Quants, output: QuantParams) -> None:
+    shape = node.output_shape
+    _expect(node, "shape of the first input", node.input_shapes[0], shape)
+    if node.input_shapes[1] != (1, 1, shape[2]):
+        _expect(node, "shape of the second input", node.input_shapes[1], shape)
+    (rescale,) = node.rescales
+    _expect_range(node, "multiplier", rescale.multiplier, 1, INT32_MAX)
+    largest = math.prod(max(q.zero_point, max_level(q.bits) - q.zero_point) for q in inputs)
+    _expect_range(node, "largest product", largest << rescale.left_shift, 0, INT32_MAX)
+
+
 def _check_concatenate(node: IntegerNode, inputs: _Quants, output: QuantParams) -> None:
     rows, columns, channels = node.output_shape
     for shape in node.input_shapes:
@@ -253,6 +267,12 @@ def _check_concatenate(node: IntegerNode, inputs: _Quants, output: QuantParams) 
 
 def _check_requantize(node: IntegerNode, inputs: _Quants, output: QuantParams) -> None:
     _expect(node, "output shape", node.output_shape, node.input_shapes[0])
+
+
+def _check_lookup(node: IntegerNode, inputs: _Quants, output: QuantParams) -> None:
+    _expect(node, "output shape", node.output_shape, node.input_shapes[0])
+    _check_array(node, "table", node.table, np.uint8, (max_level(inputs[0].bits) + 1,))
+    _expect_range(node, "table entry", int(node.table.max()), 0, max_level(output.bits))
 
 
 def _check_pool(node: IntegerNode) -> None:
@@ -293,8 +313,10 @@ _CHECKS: dict[Kernel, Callable[[IntegerNode, _Quants, QuantParams], None]] = {
     Kernel.DEPTHWISE_CONV2D: _check_depthwise,
     Kernel.FULLY_CONNECTED: _check_fully_connected,
     Kernel.ADD: _check_add,
+    Kernel.MULTIPLY: _check_multiply,
     Kernel.CONCATENATE: _check_concatenate,
     Kernel.REQUANTIZE: _check_requantize,
+    Kernel.LOOKUP: _check_lookup,
     Kernel.AVERAGE_POOL: _check_average_pool,
     Kernel.MAX_POOL: _check_max_pool,
     Kernel.PAD: _check_pad,

@@ -198,13 +198,13 @@ class Graph:
 
     @cached_property
     def fixed_tensors(self) -> frozenset[str]:
-        """Quantized tensors that stay at 8 bits: input, logits (softmax's input, the output)."""
-        fixed = {self.input}
+        """Quantized tensors that stay at 8 bits: input, output, logits (what softmax reads, or the
+        lookup that gives the output)."""
+        output = self.quantizer_of(self.output)
+        fixed = {self.input, output}
         for node in self.nodes:
-            if node.op is Op.SOFTMAX:
+            if node.op is Op.SOFTMAX or (node.op is Op.LOOKUP and node.output == output):
                 fixed.add(self.quantizer_of(node.inputs[0]))
-        if self.producers[self.output].op is not Op.SOFTMAX:
-            fixed.add(self.quantizer_of(self.output))
         return frozenset(fixed & set(self.quantized_tensors))
 
     def is_softmax_output(self, tensor: str) -> bool:

@@ -60,7 +60,7 @@ TFMIX_API const char* tfmix_status_message(tfmix_status status);
 /* The bits of a variant, for prepare. Fields that a kernel has no use for are ignored. */
 typedef struct tfmix_variant {
   int32_t input_bits;        /* of the first input where there are two */
-  int32_t second_input_bits; /* add */
+  int32_t second_input_bits; /* add, multiply */
   int32_t weight_bits;       /* conv2d, depthwise_conv2d, fully_connected */
   int32_t output_bits;       /* all but max_pool and pad, whose output has the input's */
   int32_t per_channel;       /* weight zero points: 1 = one per output channel, 0 = one */
@@ -69,8 +69,8 @@ typedef struct tfmix_variant {
 /* Exact sizes of a kernel's buffers in bytes. Zero where there is no such buffer. */
 typedef struct tfmix_sizes {
   int32_t input;        /* the first input where there are two */
-  int32_t second_input; /* add */
-  int32_t constants;    /* weights with all that belongs to them, or the table of softmax */
+  int32_t second_input; /* add, multiply */
+  int32_t constants;    /* weights with all that belongs to them, or a table */
   int32_t output;
   int32_t scratch; /* contents are lost between calls; must be aligned to 4 bytes */
 } tfmix_sizes;
@@ -119,6 +119,17 @@ typedef struct tfmix_add_params {
   int32_t output_zero_point;
 } tfmix_add_params;
 
+/* Element i of the first input is multiplied by element i modulo second_elements of the second. */
+typedef struct tfmix_multiply_params {
+  int32_t elements;        /* of the first input and of the output */
+  int32_t second_elements; /* a divisor of elements */
+  int32_t zero_point_a;
+  int32_t zero_point_b;
+  int32_t output_zero_point;
+  int32_t multiplier; /* positive */
+  int32_t left_shift; /* of the product */
+} tfmix_multiply_params;
+
 /* Comes with an array of `input_count` tfmix_concatenate_input. */
 typedef struct tfmix_concatenate_params {
   int32_t pixels;
@@ -142,6 +153,11 @@ typedef struct tfmix_requantize_params {
   int32_t multiplier;
   int32_t left_shift;
 } tfmix_requantize_params;
+
+typedef struct tfmix_lookup_params {
+  int32_t elements;
+  int32_t output_zero_point; /* which the table has in it */
+} tfmix_lookup_params;
 
 typedef struct tfmix_average_pool_params {
   int32_t input_height;
@@ -216,6 +232,8 @@ TFMIX_API tfmix_status tfmix_fully_connected_prepare(const tfmix_fully_connected
                                                      tfmix_sizes* sizes);
 TFMIX_API tfmix_status tfmix_add_prepare(const tfmix_add_params* params,
                                          const tfmix_variant* variant, tfmix_sizes* sizes);
+TFMIX_API tfmix_status tfmix_multiply_prepare(const tfmix_multiply_params* params,
+                                              const tfmix_variant* variant, tfmix_sizes* sizes);
 /* `descriptions` and `input_sizes` have `description_count` entries, and params->input_count must
  * be equal to it. The sizes of the inputs go to `input_sizes`, sizes->input is their sum. */
 TFMIX_API tfmix_status tfmix_concatenate_prepare(const tfmix_concatenate_params* params,
@@ -225,6 +243,8 @@ TFMIX_API tfmix_status tfmix_concatenate_prepare(const tfmix_concatenate_params*
                                                  tfmix_sizes* sizes);
 TFMIX_API tfmix_status tfmix_requantize_prepare(const tfmix_requantize_params* params,
                                                 const tfmix_variant* variant, tfmix_sizes* sizes);
+TFMIX_API tfmix_status tfmix_lookup_prepare(const tfmix_lookup_params* params,
+                                            const tfmix_variant* variant, tfmix_sizes* sizes);
 TFMIX_API tfmix_status tfmix_average_pool_prepare(const tfmix_average_pool_params* params,
                                                   const tfmix_variant* variant, tfmix_sizes* sizes);
 TFMIX_API tfmix_status tfmix_max_pool_prepare(const tfmix_max_pool_params* params,
@@ -267,12 +287,20 @@ TFMIX_API tfmix_status tfmix_softmax_prepare(const tfmix_softmax_params* params,
 #define TFMIX_DECLARE_ADD_(a_, b_, o_)                                                           \
   TFMIX_API void tfmix_add_a##a_##b##b_##o##o_(const tfmix_add_params* params, const uint8_t* a, \
                                                const uint8_t* b, uint8_t* output);
+#define TFMIX_DECLARE_MULTIPLY_(a_, b_, o_)          \
+  TFMIX_API void tfmix_multiply_a##a_##b##b_##o##o_( \
+      const tfmix_multiply_params* params, const uint8_t* a, const uint8_t* b, uint8_t* output);
 #define TFMIX_DECLARE_CONCATENATE_(o_)                                                \
   TFMIX_API void tfmix_concatenate_o##o_(const tfmix_concatenate_params* params,      \
                                          const tfmix_concatenate_input* descriptions, \
                                          const uint8_t* const* inputs, uint8_t* output);
 #define TFMIX_DECLARE_REQUANTIZE_(a_, o_) \
   TFMIX_DECLARE_UNARY_(tfmix_requantize_a##a_##o##o_, tfmix_requantize_params)
+/* `table`: 2^a uint8 below 2^o, one for each value of the input. */
+#define TFMIX_DECLARE_LOOKUP_(a_, o_)                                                  \
+  TFMIX_API void tfmix_lookup_a##a_##o##o_(const tfmix_lookup_params* params,          \
+                                           const uint8_t* input, const uint8_t* table, \
+                                           uint8_t* output);
 #define TFMIX_DECLARE_AVERAGE_POOL_(a_, o_) \
   TFMIX_DECLARE_UNARY_(tfmix_average_pool_a##a_##o##o_, tfmix_average_pool_params)
 #define TFMIX_DECLARE_MAX_POOL_(a_) \
@@ -288,8 +316,10 @@ TFMIX_CONV2D_VARIANTS(TFMIX_DECLARE_CONV2D_)
 TFMIX_DEPTHWISE_CONV2D_VARIANTS(TFMIX_DECLARE_DEPTHWISE_CONV2D_)
 TFMIX_FULLY_CONNECTED_VARIANTS(TFMIX_DECLARE_FULLY_CONNECTED_)
 TFMIX_ADD_VARIANTS(TFMIX_DECLARE_ADD_)
+TFMIX_MULTIPLY_VARIANTS(TFMIX_DECLARE_MULTIPLY_)
 TFMIX_CONCATENATE_VARIANTS(TFMIX_DECLARE_CONCATENATE_)
 TFMIX_REQUANTIZE_VARIANTS(TFMIX_DECLARE_REQUANTIZE_)
+TFMIX_LOOKUP_VARIANTS(TFMIX_DECLARE_LOOKUP_)
 TFMIX_AVERAGE_POOL_VARIANTS(TFMIX_DECLARE_AVERAGE_POOL_)
 TFMIX_MAX_POOL_VARIANTS(TFMIX_DECLARE_MAX_POOL_)
 TFMIX_PAD_VARIANTS(TFMIX_DECLARE_PAD_)
@@ -301,8 +331,10 @@ TFMIX_SOFTMAX_VARIANTS(TFMIX_DECLARE_SOFTMAX_)
 #undef TFMIX_DECLARE_DEPTHWISE_CONV2D_
 #undef TFMIX_DECLARE_FULLY_CONNECTED_
 #undef TFMIX_DECLARE_ADD_
+#undef TFMIX_DECLARE_MULTIPLY_
 #undef TFMIX_DECLARE_CONCATENATE_
 #undef TFMIX_DECLARE_REQUANTIZE_
+#undef TFMIX_DECLARE_LOOKUP_
 #undef TFMIX_DECLARE_AVERAGE_POOL_
 #undef TFMIX_DECLARE_MAX_POOL_
 #undef TFMIX_DECLARE_PAD_

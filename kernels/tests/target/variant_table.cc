@@ -56,14 +56,12 @@ void Call(void (*kernel)(const Params*, const uint8_t*, uint8_t*), const Buffers
   kernel(static_cast<const Params*>(b.params), b.inputs[0], b.output);
 }
 
-void Call(void (*kernel)(const tfmix_add_params*, const uint8_t*, const uint8_t*, uint8_t*),
+// Two inputs, or one and a table: only one of the two is there.
+template <typename Params>
+void Call(void (*kernel)(const Params*, const uint8_t*, const uint8_t*, uint8_t*),
           const Buffers& b) {
-  kernel(static_cast<const tfmix_add_params*>(b.params), b.inputs[0], b.inputs[1], b.output);
-}
-
-void Call(void (*kernel)(const tfmix_softmax_params*, const uint8_t*, const uint8_t*, uint8_t*),
-          const Buffers& b) {
-  kernel(static_cast<const tfmix_softmax_params*>(b.params), b.inputs[0], b.constants, b.output);
+  const uint8_t* second = b.inputs[1] != nullptr ? b.inputs[1] : b.constants;
+  kernel(static_cast<const Params*>(b.params), b.inputs[0], second, b.output);
 }
 
 void Call(void (*kernel)(const tfmix_concatenate_params*, const tfmix_concatenate_input*,
@@ -93,8 +91,11 @@ constexpr int32_t kIsPerChannel_pl = 0;
 #define TFMIX_ENTRY_FULLY_CONNECTED_(a_, w_, o_, z_) \
   TFMIX_ENTRY_(fully_connected, a##a_##w##w_##o##o_##_##z_, a_, 0, w_, o_, kIsPerChannel_##z_)
 #define TFMIX_ENTRY_ADD_(a_, b_, o_) TFMIX_ENTRY_(add, a##a_##b##b_##o##o_, a_, b_, 0, o_, 0)
+#define TFMIX_ENTRY_MULTIPLY_(a_, b_, o_) \
+  TFMIX_ENTRY_(multiply, a##a_##b##b_##o##o_, a_, b_, 0, o_, 0)
 #define TFMIX_ENTRY_CONCATENATE_(o_) TFMIX_ENTRY_(concatenate, o##o_, 0, 0, 0, o_, 0)
 #define TFMIX_ENTRY_REQUANTIZE_(a_, o_) TFMIX_ENTRY_(requantize, a##a_##o##o_, a_, 0, 0, o_, 0)
+#define TFMIX_ENTRY_LOOKUP_(a_, o_) TFMIX_ENTRY_(lookup, a##a_##o##o_, a_, 0, 0, o_, 0)
 #define TFMIX_ENTRY_AVERAGE_POOL_(a_, o_) TFMIX_ENTRY_(average_pool, a##a_##o##o_, a_, 0, 0, o_, 0)
 #define TFMIX_ENTRY_MAX_POOL_(a_) TFMIX_ENTRY_(max_pool, a##a_, a_, 0, 0, 0, 0)
 #define TFMIX_ENTRY_PAD_(a_) TFMIX_ENTRY_(pad, a##a_, a_, 0, 0, 0, 0)
@@ -106,8 +107,10 @@ constexpr Variant kVariants[] = {
     TFMIX_DEPTHWISE_CONV2D_VARIANTS(TFMIX_ENTRY_DEPTHWISE_CONV2D_)
     TFMIX_FULLY_CONNECTED_VARIANTS(TFMIX_ENTRY_FULLY_CONNECTED_)
     TFMIX_ADD_VARIANTS(TFMIX_ENTRY_ADD_)
+    TFMIX_MULTIPLY_VARIANTS(TFMIX_ENTRY_MULTIPLY_)
     TFMIX_CONCATENATE_VARIANTS(TFMIX_ENTRY_CONCATENATE_)
     TFMIX_REQUANTIZE_VARIANTS(TFMIX_ENTRY_REQUANTIZE_)
+    TFMIX_LOOKUP_VARIANTS(TFMIX_ENTRY_LOOKUP_)
     TFMIX_AVERAGE_POOL_VARIANTS(TFMIX_ENTRY_AVERAGE_POOL_)
     TFMIX_MAX_POOL_VARIANTS(TFMIX_ENTRY_MAX_POOL_)
     TFMIX_PAD_VARIANTS(TFMIX_ENTRY_PAD_)

@@ -120,10 +120,14 @@ Wanted Ask(const Operator& op, const Buffer& options, size_t inputs) {
       return Ask<tfmix_fully_connected_params>(reader, v, tfmix_fully_connected_prepare, none);
     case Kernel::kAdd:
       return Ask<tfmix_add_params>(reader, v, tfmix_add_prepare, none);
+    case Kernel::kMultiply:
+      return Ask<tfmix_multiply_params>(reader, v, tfmix_multiply_prepare, none);
     case Kernel::kConcatenate:
       return AskConcatenate(reader, v, inputs);
     case Kernel::kRequantize:
       return Ask<tfmix_requantize_params>(reader, v, tfmix_requantize_prepare, none);
+    case Kernel::kLookup:
+      return Ask<tfmix_lookup_params>(reader, v, tfmix_lookup_prepare, none);
     case Kernel::kAveragePool:
       return Ask<tfmix_average_pool_params>(reader, v, tfmix_average_pool_prepare, window);
     case Kernel::kMaxPool:
@@ -287,7 +291,8 @@ void RunNode(Input input) {
 
   const bool has_constants = op.kernel == Kernel::kConv2d ||
                              op.kernel == Kernel::kDepthwiseConv2d ||
-                             op.kernel == Kernel::kFullyConnected || op.kernel == Kernel::kSoftmax;
+                             op.kernel == Kernel::kFullyConnected || op.kernel == Kernel::kLookup ||
+                             op.kernel == Kernel::kSoftmax;
   const Wanted wanted = Ask(op, options, input_count);
   std::vector<Tensor> tensors;
   std::vector<int32_t> inputs, outputs;

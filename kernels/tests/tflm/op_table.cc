@@ -15,9 +15,12 @@ namespace tfmix::tflm_test {
 #define TFMIX_FULLY_CONNECTED_OP_(a_, w_, o_, z_) \
   TFMIX_WEIGHTED_OP_(kFullyConnected, FULLY_CONNECTED, a_, w_, o_, z_)
 #define TFMIX_ADD_OP_(a_, b_, o_) TFMIX_OP_(kAdd, ADD_A##a_##B##b_##O##o_, a_, b_, 0, o_, 0)
+#define TFMIX_MULTIPLY_OP_(a_, b_, o_) \
+  TFMIX_OP_(kMultiply, MULTIPLY_A##a_##B##b_##O##o_, a_, b_, 0, o_, 0)
 #define TFMIX_CONCATENATE_OP_(o_) TFMIX_OP_(kConcatenate, CONCATENATE_O##o_, 0, 0, 0, o_, 0)
 #define TFMIX_REQUANTIZE_OP_(a_, o_) \
   TFMIX_OP_(kRequantize, REQUANTIZE_A##a_##O##o_, a_, 0, 0, o_, 0)
+#define TFMIX_LOOKUP_OP_(a_, o_) TFMIX_OP_(kLookup, LOOKUP_A##a_##O##o_, a_, 0, 0, o_, 0)
 #define TFMIX_AVERAGE_POOL_OP_(a_, o_) \
   TFMIX_OP_(kAveragePool, AVERAGE_POOL_A##a_##O##o_, a_, 0, 0, o_, 0)
 #define TFMIX_MAX_POOL_OP_(a_) TFMIX_OP_(kMaxPool, MAX_POOL_A##a_, a_, 0, 0, 0, 0)
@@ -30,8 +33,10 @@ const Operator kOperators[kOperatorCount] = {
     TFMIX_DEPTHWISE_CONV2D_VARIANTS(TFMIX_DEPTHWISE_CONV2D_OP_)
     TFMIX_FULLY_CONNECTED_VARIANTS(TFMIX_FULLY_CONNECTED_OP_)
     TFMIX_ADD_VARIANTS(TFMIX_ADD_OP_)
+    TFMIX_MULTIPLY_VARIANTS(TFMIX_MULTIPLY_OP_)
     TFMIX_CONCATENATE_VARIANTS(TFMIX_CONCATENATE_OP_)
     TFMIX_REQUANTIZE_VARIANTS(TFMIX_REQUANTIZE_OP_)
+    TFMIX_LOOKUP_VARIANTS(TFMIX_LOOKUP_OP_)
     TFMIX_AVERAGE_POOL_VARIANTS(TFMIX_AVERAGE_POOL_OP_)
     TFMIX_MAX_POOL_VARIANTS(TFMIX_MAX_POOL_OP_)
     TFMIX_PAD_VARIANTS(TFMIX_PAD_OP_)

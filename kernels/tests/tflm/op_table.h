@@ -14,8 +14,10 @@ enum class Kernel {
   kDepthwiseConv2d,
   kFullyConnected,
   kAdd,
+  kMultiply,
   kConcatenate,
   kRequantize,
+  kLookup,
   kAveragePool,
   kMaxPool,
   kPad,
@@ -28,7 +30,7 @@ struct Operator {
   const TFLMRegistration* (*registration)();
 };
 
-constexpr int32_t kOperatorCount = 217;
+constexpr int32_t kOperatorCount = 253;
 extern const Operator kOperators[kOperatorCount];
 
 }  // namespace tfmix::tflm_test

@@ -96,12 +96,20 @@ class RangeQuantizer(Quantizer):
       signed: the tensor may hold negative values.
       maximum: upper limit of the range (6.0 after ReLU6), or None.
       trainable: the range is learned.
+      fixed: the range is [0, maximum] from the start, and is neither calibrated nor learned.
     """
 
-    def __init__(self, signed: bool, maximum: float | None = None, trainable: bool = True):
+    def __init__(
+        self,
+        signed: bool,
+        maximum: float | None = None,
+        trainable: bool = True,
+        fixed: bool = False,
+    ):
         self.signed = signed
         self.maximum = maximum
-        self.trainable = trainable
+        self.trainable = trainable and not fixed
+        self.fixed = fixed
 
     @abstractmethod
     def ranged_variables(self) -> dict[str, tuple[Any, Any]]:
@@ -135,13 +143,13 @@ class RangeQuantizer(Quantizer):
                 trainable=self.trainable,
                 aggregation=tf.VariableAggregation.MEAN,
             )
-        variables["calibrated"] = _add_integer(layer, f"{name}_calibrated", 0)
+        variables["calibrated"] = _add_integer(layer, f"{name}_calibrated", int(self.fixed))
         return variables
 
     def __call__(self, inputs: Any, training: Any, weights: Variables, **kwargs: Any) -> tf.Tensor:
         x = tf.cast(inputs, tf.float32)
         passes = grid.is_float(weights["bits"])
-        if training:
+        if training and not self.fixed:
             assigned = self._calibrate_on(x, weights)
         else:
             assigned = []
@@ -205,4 +213,9 @@ class RangeQuantizer(Quantizer):
         return QuantParams(float(scale), int(zero_point), bits)
 
     def get_config(self) -> dict[str, Any]:
-        return {"signed": self.signed, "maximum": self.maximum, "trainable": self.trainable}
+        return {
+            "signed": self.signed,
+            "maximum": self.maximum,
+            "trainable": self.trainable,
+            "fixed": self.fixed,
+        }

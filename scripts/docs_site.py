@@ -1,13 +1,14 @@
 """mkdocs hook: pages from files outside docs/, and links that hold both there and on the site.
 
 README, changelog and measured results stay where they are and become pages; `<!-- section: FILE:
-TITLE -->` in a page stands for one section of such a file. Links between files of the repository are
-turned into links between pages; a link to a file that is no page, as of a source, leaves its text.
-A link to nothing ends the build, as every warning of mkdocs does.
+TITLE -->` in a page stands for one section of such a file. Links between files of the repository
+become links between pages; of a link to a file that is no page, as a source, the text stays. A link
+to nothing ends the build, as every warning of mkdocs does.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -59,11 +60,9 @@ def _section(file: str, title: str) -> str:
 
 def _relink(markdown: str, source: Path, page: str) -> str:
     """The text of `source` with its links as seen from `page`. Code is left alone."""
-    parts, end = [], 0
-    for code in _CODE.finditer(markdown):
-        parts += [_LINK.sub(lambda m: _link(m, source, page), markdown[end : code.start()]), code[0]]
-        end = code.end()
-    return "".join([*parts, _LINK.sub(lambda m: _link(m, source, page), markdown[end:])])
+    texts, codes = _CODE.split(markdown), _CODE.findall(markdown)
+    texts = [_LINK.sub(lambda match: _link(match, source, page), text) for text in texts]
+    return "".join(itertools.chain.from_iterable(zip(texts, [*codes, ""], strict=True)))
 
 
 def _link(match: re.Match[str], source: Path, page: str) -> str:

@@ -47,6 +47,7 @@ test-tflm: $(SETUP)
 
 bench-kernels: $(SETUP)
 	@$(RUN) benchmarks/kernels.py
+	@$(RUN) benchmarks/instruction_table.py
 
 # What not everybody needs: the extras "docs", "notebooks" and "release" of pyproject.toml.
 .venv/extra-%: $(SETUP)

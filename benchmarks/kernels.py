@@ -165,6 +165,24 @@ LAYERS = (
         DEPTHWISE_SHAPE_TAGS,
     ),
     Layer(
+        "r: 1x1 2x1x48->96",
+        Kernel.CONV2D,
+        Shape((2, 1), 48, 96, kernel=(1, 1), output=(2, 1), left_shift=2),
+        WEIGHTED_SHAPE_TAGS,
+    ),
+    Layer(
+        "s: 8x4 s2 40x12x1->32, valid",
+        Kernel.CONV2D,
+        Shape((40, 12), 1, 32, kernel=(8, 4), strides=(2, 2), output=(17, 5), left_shift=2),
+        WEIGHTED_SHAPE_TAGS,
+    ),
+    Layer(
+        "t: depthwise 3x3 30x6x48",
+        Kernel.DEPTHWISE_CONV2D,
+        Shape((30, 6), 48, 48, kernel=(3, 3), padding=(1, 1), output=(30, 6), left_shift=0),
+        DEPTHWISE_SHAPE_TAGS,
+    ),
+    Layer(
         "p: 256->64",
         Kernel.FULLY_CONNECTED,
         Shape((1, 1), 256, 64, left_shift=4),

@@ -15,6 +15,7 @@
 
 #include "tfmix/kernels.h"
 #include "tfmix/options.h"
+#include "tfmix/stream.h"
 #include "tfmix/tflm_compat.h"
 
 // Says why a model is refused. Not only the text goes where TFLM strips its own, but also the calls
@@ -41,13 +42,20 @@ struct OpData {
   const uint8_t* options;  // the custom options, which stay where they are in the file
   size_t options_size;
   int32_t scratch;  // TFLM's index of the scratch buffer, or kNoScratch
-  void* list;       // concatenate
+  union {
+    void* list;        // concatenate
+    int32_t distance;  // streams: from the output to input 0, where they overlap
+  };
 };
 
 constexpr int32_t kNoScratch = -1;
+constexpr int32_t kApart = INT32_MAX;
 
 // TFLMRegistration::init of all operators. It has no way to fail: Prepare finds out.
 void* Init(TfLiteContext* context, const char* options, size_t size);
+
+// What the options of TFMIX_STREAM say; the kernels are for the caller to add.
+OptionsStatus ReadStream(OptionsReader* reader, tfmix_stream* stream);
 
 // The data of a node that Prepare has accepted.
 inline OpData& DataOf(const TfLiteNode* node) { return *static_cast<OpData*>(node->user_data); }
@@ -68,6 +76,12 @@ class NodeCheck {
   template <typename Params>
   bool Read(Params* params, size_t count = 1) {
     const OptionsStatus status = reader_.Read(params, count);
+    return status == OptionsStatus::kOk || RefuseOptions(status);
+  }
+
+  // The same for the records of a stream, which stay where they are.
+  bool ReadStream(tfmix_stream* stream) {
+    const OptionsStatus status = tflm::ReadStream(&reader_, stream);
     return status == OptionsStatus::kOk || RefuseOptions(status);
   }
 
@@ -145,8 +159,9 @@ class NodeBuffers {
   }
 
   // Kernels must not write what they read. The plan of the arena comes from the file, and no
-  // one but the bridge looks at it: true if the output is apart from the first `inputs` inputs.
-  bool Apart(const char* name, int32_t inputs) const;
+  // one but the bridge looks at it: true if the output is apart from the first `inputs` inputs, or
+  // at least `distance` bytes below the first of them.
+  bool Apart(const char* name, int32_t inputs, int32_t distance = kApart) const;
 
  private:
   uint8_t* Data(int32_t tensor) const { return context_.GetEvalTensor(tensor)->data.uint8; }

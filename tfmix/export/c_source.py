@@ -526,16 +526,7 @@ def _variants(network: _Network) -> str:
     used = [abi.parse_variant(name) for name in network.variants]
     lists = []
     for kernel in Kernel:
-        entries = [f"X_({', '.join(_tags(v))})" for v in used if v.kernel is kernel]
+        entries = [f"X_({', '.join(v.tags)})" for v in used if v.kernel is kernel]
         macro = f"#define TFMIX_{kernel.value.upper()}_VARIANTS(X_)"
         lists.append(" \\\n  ".join([macro, *entries]))
     return _VARIANTS.substitute(network.names, lists="\n".join(lists))
-
-
-def _tags(variant: abi.Variant) -> tuple[str, ...]:
-    """The parts of a variant's name, as the macros of variants.inc pass them."""
-    bits = (variant.a, variant.b, variant.weight_bits, variant.output_bits)
-    tags = tuple(str(b) for b in bits if b is not None)
-    if variant.per_channel is None:
-        return tags
-    return (*tags, "pc" if variant.per_channel else "pl")

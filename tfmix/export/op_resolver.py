@@ -15,8 +15,9 @@ from tfmix.errors import TfmixError
 from tfmix.export.files import write_all
 from tfmix.export.options import op_name
 from tfmix.integer.lower import lower
-from tfmix.integer.model import IntegerNetwork, Kernel
+from tfmix.integer.model import IntegerNetwork, IntegerNode, Kernel
 from tfmix.integer.schedule import schedule_of
+from tfmix.integer.stream import execution_order, lower_chain
 from tfmix.integer.validate import check_model
 from tfmix.policy.cost.arena import ALIGNMENT, plan
 from tfmix.policy.cost.tflm import Census
@@ -51,30 +52,45 @@ def resolver_source(model: IntegerNetwork, name: str = "model_ops") -> str:
         )
     check_model(model)
     operators = operators_of(model)
+    kernels = stream_kernels_of(model)
+    adds = [_ADD.substitute(operator=operator) for operator in operators]
+    if kernels:
+        adds.append(_ADD.substitute(operator="TFMIX_STREAM<kStreamKernels>"))
     return _HEADER.substitute(
         name=name,
         guard=f"{name.upper()}_H_",
         version=__version__,
-        count=len(operators),
+        count=len(adds),
         arena=arena_bytes(model),
         alignment=ALIGNMENT,
-        adds="".join(_ADD.substitute(operator=operator) for operator in operators),
+        adds="".join(adds),
+        kernels=_KERNELS.substitute(kernels="".join(f"\n    {k}" for k in kernels))
+        if kernels
+        else "",
     )
 
 
 def operators_of(model: IntegerNetwork) -> tuple[str, ...]:
-    """Names of the custom operators, sorted, each once."""
-    calls = (lower(node, model.tensors, zero_constants=True) for node in model.nodes)
+    """Names of the custom operators but TFMIX_STREAM, sorted, each once."""
+    nodes = [step for step in execution_order(model) if isinstance(step, IntegerNode)]
+    calls = (lower(node, model.tensors, zero_constants=True) for node in nodes)
     return tuple(sorted({op_name(call.variant) for call in calls}))
+
+
+def stream_kernels_of(model: IntegerNetwork) -> tuple[str, ...]:
+    """What the chains call, as macros of kernels/include/tfmix/stream.h, sorted, each once."""
+    chains = (lower_chain(model, chain, zero_constants=True) for chain in model.chains)
+    return tuple(sorted({entry for chain in chains for entry in chain.kernel_entries}))
 
 
 def census_of(model: IntegerNetwork) -> Census:
     """Equal to `census(graph, schedule)` of the graph the model was converted from."""
-    steps = schedule_of(model).steps
+    schedule = schedule_of(model)
+    steps = schedule.steps
     constants = sum(node.weights is not None or node.table is not None for node in model.nodes)
     return Census(
         operators=len(steps),
-        activations=len(model.tensors),
+        activations=len(schedule.buffers),
         constants=constants,
         scratch_buffers=sum(step.scratch > 0 for step in steps),
         concatenated=tuple(
@@ -109,7 +125,7 @@ constexpr unsigned kCount = $count;
 
 /* The smallest arena that will do on a 32-bit machine, if it begins at a multiple of $alignment. */
 constexpr size_t kArenaBytes = $arena;
-
+$kernels
 template <class Resolver>
 TfLiteStatus AddTo(Resolver& resolver) {
 ${adds}  return kTfLiteOk;
@@ -118,6 +134,12 @@ ${adds}  return kTfLiteOk;
 }  // namespace $name
 
 #endif  // $guard
+""")
+
+_KERNELS = Template("""
+/* The kernels that run within chains of layers. */
+inline const tfmix_stream_kernel kStreamKernels[] = {$kernels
+};
 """)
 
 _ADD = Template("  if (tfmix::Add$operator(resolver) != kTfLiteOk) return kTfLiteError;\n")

@@ -168,6 +168,15 @@ class Variant:
     output_bits: int | None
     per_channel: bool | None
 
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The parts of the name, as the macros of variants.inc pass them."""
+        bits = (self.a, self.b, self.weight_bits, self.output_bits)
+        tags = tuple(str(b) for b in bits if b is not None)
+        if self.per_channel is None:
+            return tags
+        return (*tags, "pc" if self.per_channel else "pl")
+
 
 _VARIANT = re.compile(
     rf"({'|'.join(kernel.value for kernel in Kernel)})_"

@@ -91,10 +91,15 @@ class StreamCall:
         return tuple(call for call in self.calls if call.constants)
 
     @property
-    def kernels(self) -> tuple[tuple[int, str], ...]:
-        """(tfmix_stream_kind, variant) of each kernel that runs, sorted, each once."""
-        pairs = zip(self.layers, self.calls, strict=True)
-        return tuple(sorted({(layer.kernel, call.variant) for layer, call in pairs}))
+    def kernel_entries(self) -> tuple[str, ...]:
+        """Of each layer, the macro that makes the entry of its kernel for tfmix_stream::kernels."""
+        entries = []
+        for layer, call in zip(self.layers, self.calls, strict=True):
+            variant = abi.parse_variant(call.variant)
+            rows = "_ROWS" if layer.kernel == AVERAGE_POOL_ROWS else ""
+            name = f"TFMIX_STREAM_KERNEL_{variant.kernel.value.upper()}{rows}"
+            entries.append(f"{name}({', '.join(variant.tags)})")
+        return tuple(entries)
 
 
 def lower_chain(

@@ -83,6 +83,15 @@ class OptionsReader {
     return OptionsStatus::kOk;
   }
 
+  // The next `size` bytes, where they are, and steps over them; nullptr if there are fewer.
+  const uint8_t* Take(size_t size) {
+    if (size > left_) return nullptr;
+    const uint8_t* bytes = next_;
+    next_ += size;
+    left_ -= size;
+    return bytes;
+  }
+
   // Bytes not yet read. The name of the node may be among them.
   size_t left() const { return left_; }
 

@@ -12,6 +12,10 @@
 #ifndef TFMIX_TFLM_H_
 #define TFMIX_TFLM_H_
 
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tfmix/stream.h"
 #include "tfmix/tflm_compat.h"
 #include "tfmix/variants.inc"
 
@@ -84,6 +88,48 @@ TFMIX_SOFTMAX_VARIANTS(TFMIX_DECLARE_SOFTMAX_OP_)
 #undef TFMIX_DECLARE_MAX_POOL_OP_
 #undef TFMIX_DECLARE_PAD_OP_
 #undef TFMIX_DECLARE_SOFTMAX_OP_
+
+namespace tflm {
+
+void* Init(TfLiteContext* context, const char* options, size_t size);
+TfLiteStatus PrepareStream(TfLiteContext* context, TfLiteNode* node,
+                           const tfmix_stream_kernel* kernels, int32_t kernel_count);
+TfLiteStatus EvalStream(TfLiteContext* context, TfLiteNode* node,
+                        const tfmix_stream_kernel* kernels, int32_t kernel_count);
+
+template <const auto& kKernels>
+TfLiteStatus PrepareStreamOf(TfLiteContext* context, TfLiteNode* node) {
+  return PrepareStream(context, node, kKernels, sizeof(kKernels) / sizeof(kKernels[0]));
+}
+template <const auto& kKernels>
+TfLiteStatus EvalStreamOf(TfLiteContext* context, TfLiteNode* node) {
+  return EvalStream(context, node, kKernels, sizeof(kKernels) / sizeof(kKernels[0]));
+}
+
+}  // namespace tflm
+
+/* TFMIX_STREAM, a chain of layers, calls the kernels of a list, and these are linked:
+ *
+ *     inline const tfmix_stream_kernel kKernels[] = {TFMIX_STREAM_KERNEL_ADD(8, 8, 8)};
+ *     tfmix::AddTFMIX_STREAM<kKernels>(resolver);
+ */
+template <const auto& kKernels>
+const TFLMRegistration* Register_TFMIX_STREAM() {
+  static constexpr TFLMRegistration kRegistration = {tflm::Init,
+                                                     nullptr,
+                                                     tflm::PrepareStreamOf<kKernels>,
+                                                     tflm::EvalStreamOf<kKernels>,
+                                                     nullptr,
+                                                     0,
+                                                     "TFMIX_STREAM"};
+  return &kRegistration;
+}
+
+template <const auto& kKernels, class Resolver>
+TfLiteStatus AddTFMIX_STREAM(Resolver& resolver) {
+  const TFLMRegistration* op = Register_TFMIX_STREAM<kKernels>();
+  return resolver.AddCustom(op->custom_name, op);
+}
 
 }  // namespace tfmix
 

@@ -32,7 +32,7 @@ uint8_t data[kDataSize];
 
 // ---- The operators ------------------------------------------------------------------------------
 
-using Resolver = tflite::MicroMutableOpResolver<kOperatorCount>;
+using Resolver = tflite::MicroMutableOpResolver<kOperatorCount + 1>;
 
 // Every variant there is.
 bool AddAll(Resolver* resolver) {
@@ -40,7 +40,7 @@ bool AddAll(Resolver* resolver) {
     const TFLMRegistration* registration = op.registration();
     if (resolver->AddCustom(registration->custom_name, registration) != kTfLiteOk) return false;
   }
-  return true;
+  return AddTFMIX_STREAM<kStreamKernels>(*resolver) == kTfLiteOk;
 }
 
 // ---- The file -----------------------------------------------------------------------------------

@@ -33,6 +33,10 @@ UNITS = {
 #: tables.
 ACCOUNTINGS = ("deployed", "paper")
 Accounting = Literal["deployed", "paper"]
+#: "auto": layers may run row by row where the RAM does not hold their tensors whole
+#: (docs/streaming.md). "off": every layer is a kernel call of its own.
+STREAMINGS = ("auto", "off")
+Streaming = Literal["auto", "off"]
 
 #: What `Budget` takes as a size.
 Size = str | int | float | None
@@ -44,23 +48,33 @@ class Budget:
 
     flash, ram:  "2MB", "512 kB", "320 KiB", "1.5 MB", "1024 B", or bytes as an int; held as int
     accounting:  how the network's bytes are counted, one of `ACCOUNTINGS`
+    streaming:   whether layers may run row by row, one of `STREAMINGS`. The paper's accounting has
+                 no way to count that, and never does it.
 
-    TfmixError for an unknown unit, a size that is not a positive number of bytes, or an unknown
-    accounting.
+    TfmixError for an unknown unit, a size that is not a positive number of bytes, an unknown
+    accounting or streaming.
     """
 
     flash: int | None
     ram: int | None
     accounting: Accounting = "deployed"
+    streaming: Streaming = "auto"
 
     def __init__(
-        self, flash: Size = None, ram: Size = None, accounting: Accounting = "deployed"
+        self,
+        flash: Size = None,
+        ram: Size = None,
+        accounting: Accounting = "deployed",
+        streaming: Streaming = "auto",
     ) -> None:
         if accounting not in ACCOUNTINGS:
             raise TfmixError(f"accounting {accounting!r} is not one of {ACCOUNTINGS}")
+        if streaming not in STREAMINGS:
+            raise TfmixError(f"streaming {streaming!r} is not one of {STREAMINGS}")
         object.__setattr__(self, "flash", parse_size(flash, "flash"))
         object.__setattr__(self, "ram", parse_size(ram, "ram"))
         object.__setattr__(self, "accounting", accounting)
+        object.__setattr__(self, "streaming", streaming)
 
     @classmethod
     def for_device(
@@ -70,6 +84,7 @@ class Budget:
         flash: Size = None,
         ram: Size = None,
         accounting: Accounting = "deployed",
+        streaming: Streaming = "auto",
     ) -> Budget:
         """All of the FLASH and of the largest contiguous RAM of a part in `DEVICES`.
 
@@ -85,6 +100,7 @@ class Budget:
                     device.flash if flash is None else flash,
                     device.ram if ram is None else ram,
                     accounting,
+                    streaming,
                 )
         raise TfmixError(f"unknown device {name!r}; known are {', '.join(DEVICES)}")
 
@@ -93,7 +109,15 @@ class Budget:
             repr(size if size is None or parse_size(text, "") != size else text)
             for size, text in ((s, s and format_bytes(s)) for s in (self.flash, self.ram))
         ]
-        return f"Budget(flash={sizes[0]}, ram={sizes[1]}, accounting={self.accounting!r})"
+        streaming = "" if self.streaming == "auto" else f", streaming={self.streaming!r}"
+        return (
+            f"Budget(flash={sizes[0]}, ram={sizes[1]}, accounting={self.accounting!r}{streaming})"
+        )
+
+    @property
+    def streaming_ram(self) -> int | None:
+        """The bytes of RAM that layers may run row by row to fit into; None if they may not."""
+        return self.ram if self.streaming == "auto" and self.accounting == "deployed" else None
 
 
 def parse_size(size: Size, what: str) -> int | None:

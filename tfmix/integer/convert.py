@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -40,6 +40,7 @@ from tfmix.ir.graph import (
     Window,
 )
 from tfmix.ir.quant import QuantParams, check_bits, max_level, round_half_up
+from tfmix.policy.cost.streaming import NO_CHAINS, ChainPlan
 from tfmix.policy.policy import QuantizationPolicy
 
 _INT32_MAX = 2**31 - 1
@@ -56,8 +57,8 @@ _ADD_MULTIPLIER_MAX = 1 << 21
 _MAX_CLASSES = 32767
 
 
-def convert_network(model: tf_keras.Model) -> IntegerNetwork:
-    """The integer network of a fake-quant model, at the bits now set.
+def convert_network(model: tf_keras.Model, plan: ChainPlan = NO_CHAINS) -> IntegerNetwork:
+    """The integer network of a fake-quant model, at the bits now set. plan: its chains.
 
     Raises CalibrationError where an activation's range is not known, UnsupportedModelError where
     weights are not finite, ConversionError naming the layer where 32 bits do not hold its numbers.
@@ -76,10 +77,16 @@ def convert_network(model: tf_keras.Model) -> IntegerNetwork:
             lowering, node, network.weights[node.name], quantizers.weights.get(node.name)
         )
 
-    return lowering.network(weights_of)
+    return replace(lowering.network(weights_of), chains=plan.chains, bands=plan.bands)
 
 
-def skeleton(graph: Graph, policy: QuantizationPolicy, *, per_channel: bool) -> IntegerNetwork:
+def skeleton(
+    graph: Graph,
+    policy: QuantizationPolicy,
+    *,
+    per_channel: bool,
+    plan: ChainPlan = NO_CHAINS,
+) -> IntegerNetwork:
     """An integer network with the structure and sizes of `graph` under `policy`, and no values.
 
     Its file is as large as that of the real one, byte for byte: a search measures sizes with it.
@@ -101,7 +108,7 @@ def skeleton(graph: Graph, policy: QuantizationPolicy, *, per_channel: bool) -> 
             left_shift=0,
         )
 
-    return lowering.network(weights_of)
+    return replace(lowering.network(weights_of), chains=plan.chains, bands=plan.bands)
 
 
 # -- fixed point ------------------------------------------------------------------------------

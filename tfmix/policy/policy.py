@@ -135,7 +135,7 @@ class QuantizationPolicy:
             raise FormatError(
                 f"policy of version {document.get('version')!r}; this library reads {JSON_VERSION}"
             )
-        fields = [document.get(name) for name in ("weight_bits", "activation_bits")]
+        fields: list[Any] = [document.get(name) for name in ("weight_bits", "activation_bits")]
         if len(document) != 4 or not all(isinstance(field, dict) for field in fields):
             raise FormatError(
                 'a policy has "format", "version", and {name: bits} objects "weight_bits" and '

@@ -20,7 +20,7 @@ def eight(graph):
 
 
 def step(memory, name):
-    return next(s for s in memory.steps if s.node.name == name)
+    return next(s for s in memory.steps if s.name == name)
 
 
 # -- paper: FLASH -------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def test_bad_flavour():
 def test_paper_counts_layers_and_what_is_held_across_them():
     graph = graphs.resnet()
     memory = PaperMemory(graph)
-    ops = {s.node.op.value for s in memory.steps}
+    ops = {s.nodes[0].op.value for s in memory.steps}
     assert ops == {"conv2d", "dense", "add"}
     held = step(memory, "b0_0")
     assert (held.inputs, held.output, held.held) == (("a0_0",), "b0_0", ("conv1",))

@@ -251,7 +251,7 @@ def test_papers_networks_are_solved_to_optimality_in_seconds(name, model):
         assert proof.flash_slack == 2_048_000 - memory.flash_bytes(policy) >= 0
         assert proof.ram_slack == 512_000 - memory.ram_bytes(policy) >= 0
         assert min(proof.step_slack.values()) >= proof.ram_slack
-        assert set(proof.step_slack) == {step.node.name for step in memory.steps}
+        assert set(proof.step_slack) == {step.name for step in memory.steps}
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -56,7 +56,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from tfmix.budget import Budget
 from tfmix.errors import TfmixError
@@ -80,11 +80,11 @@ class Pinned:
 
         TfmixError for other keys, names that are not the graph's, and bits that are not legal.
         """
-        pinned = dict(pinned or {})
-        weights = dict(pinned.pop("weights", None) or {})
-        activations = dict(pinned.pop("activations", None) or {})
-        if pinned:
-            raise TfmixError(f"pinned: {sorted(pinned)} is not one of ('weights', 'activations')")
+        given: dict[str, Any] = dict(pinned or {})
+        weights = dict(given.pop("weights", None) or {})
+        activations = dict(given.pop("activations", None) or {})
+        if given:
+            raise TfmixError(f"pinned: {sorted(given)} is not one of ('weights', 'activations')")
         for kind, bits, known in (
             ("weights", weights, [node.name for node in graph.weighted_nodes]),
             ("activations", activations, list(graph.quantized_tensors)),
@@ -94,10 +94,10 @@ class Pinned:
                 raise TfmixError(f"pinned {kind}: no {unknown} in the network; it has {known}")
             for name in bits:
                 bits[name] = check_bits(bits[name], f"pinned {kind} {name!r}")
-        for name, bits in activations.items():
-            if name in graph.fixed_tensors and bits != FIXED_BITS:
+        for name, width in activations.items():
+            if name in graph.fixed_tensors and width != FIXED_BITS:
                 raise TfmixError(
-                    f"pinned activations {name!r}: {bits} bits; the network's input and its "
+                    f"pinned activations {name!r}: {width} bits; the network's input and its "
                     f"logits always have {FIXED_BITS}"
                 )
         return cls(weights, activations)
@@ -211,17 +211,20 @@ class Searcher(Protocol):
     """A search method: see "How to add a searcher" above."""
 
     def __call__(
-        self, problem: SearchProblem, **options: Any
+        self, problem: SearchProblem, *args: Any, **options: Any
     ) -> QuantizationPolicy | Found | Steps: ...
+
+
+_Method = TypeVar("_Method", bound=Searcher)
 
 
 _SEARCHERS: dict[str, Searcher] = {}
 
 
-def searcher(name: str) -> Callable[[Searcher], Searcher]:
+def searcher(name: str) -> Callable[[_Method], _Method]:
     """Decorator: registers a search method under `name`."""
 
-    def register(method: Searcher) -> Searcher:
+    def register(method: _Method) -> _Method:
         if name in _SEARCHERS:
             raise ValueError(f"there already is a searcher named {name!r}")
         _SEARCHERS[name] = method

@@ -5,10 +5,11 @@
 FLASH: while it is over the limit, the weight tensor of most packed bytes is halved (8 -> 4 -> 2),
 on a tie the first in execution order.
 RAM: steps are visited in execution order. While a step's live bytes are over the limit, the live
-buffer of most bytes is halved, with all that shares its quantizer; on a tie the output comes before
-inputs, and inputs before what is held. One visit is enough, since a cut never makes another step
-larger. Where the planned arena is over the limit still, the same is done at the step of most live
-bytes that has anything to cut, until it is not.
+tensor of most bytes is halved, with all that shares its quantizer; on a tie the output comes before
+inputs, inputs before what is held, and this before what lies within a chain. One visit is enough,
+since a cut never makes another step larger; but then other chains may do with what there is, and
+the steps are visited again. Where the planned arena is over the limit still, the same is done at
+the step of most live bytes that has anything to cut, until it is not.
 
 What is pinned, fixed or at 2 bits already is passed over.
 
@@ -20,10 +21,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tfmix.ir.quant import BIT_WIDTHS
-from tfmix.policy.cost.memory import MemoryStep, packed_weight_bytes
+from tfmix.policy.cost.memory import MemoryStep, StepMemory, packed_weight_bytes
 from tfmix.policy.policy import QuantizationPolicy
 from tfmix.policy.search.base import SearchProblem
-from tfmix.policy.search.memory import fail_flash, fail_ram
+from tfmix.policy.search.memory import fail_flash, fail_ram, require_some_fit
 
 _FEWEST_BITS, _MOST_BITS = BIT_WIDTHS[0], BIT_WIDTHS[-1]
 
@@ -74,36 +75,38 @@ def enforce_ram(problem: SearchProblem, policy: QuantizationPolicy) -> Quantizat
     limit = problem.budget.ram
     if limit is None:
         return policy
-    memory = problem.memory
     bits = dict(policy.activation_bits)
-
-    def live_bytes(step: MemoryStep) -> int:
-        return memory.live_bytes(step, bits)
-
-    for step in memory.steps:
-        while live_bytes(step) > limit:
-            if not _cut_largest(problem, step, bits):
-                fail_ram(problem, policy, step)
+    last = None
+    while (memory := problem.memory.at(bits)) is not last:
+        last = memory
+        for step in memory.steps:
+            while memory.live_bytes(step, bits) > limit:
+                if not _cut_largest(problem, memory, step, bits):
+                    require_some_fit(problem, policy)
+                    break  # other chains will do
     policy = policy.replace(activations=bits)
-    while memory.ram_bytes(policy) > limit:
-        busiest = sorted(memory.steps, key=live_bytes, reverse=True)
-        if not any(_cut_largest(problem, step, bits) for step in busiest):
-            fail_ram(problem, policy, busiest[0])
+    while problem.memory.ram_bytes(policy) > limit:
+        memory = problem.memory.at(bits)
+        busiest = sorted(memory.steps, key=lambda s: memory.live_bytes(s, bits), reverse=True)
+        if not any(_cut_largest(problem, memory, step, bits) for step in busiest):
+            fail_ram(problem, policy)
         policy = policy.replace(activations=bits)
     return policy
 
 
-def _cut_largest(problem: SearchProblem, step: MemoryStep, bits: dict[str, int]) -> bool:
-    """Halves the bits of the largest live buffer that may be cut; False if there is none."""
-    graph, memory = problem.graph, problem.memory
+def _cut_largest(
+    problem: SearchProblem, memory: StepMemory, step: MemoryStep, bits: dict[str, int]
+) -> bool:
+    """Halves the bits of the largest live tensor that may be cut; False if there is none."""
+    graph = problem.graph
     quantizers = {
-        buffer: graph.quantizer_of(buffer)
-        for buffer in (step.output, *step.inputs, *step.held)
-        if not graph.is_softmax_output(buffer)
+        tensor: graph.quantizer_of(tensor)
+        for tensor in (step.output, *step.inputs, *step.held, *step.inner)
+        if not graph.is_softmax_output(tensor)
     }
     sizes = {
-        buffer: memory.buffer_bytes(buffer, bits)
-        for buffer, quantizer in quantizers.items()
+        tensor: memory.tensor_bytes(step, tensor, bits)
+        for tensor, quantizer in quantizers.items()
         if bits[quantizer] > _FEWEST_BITS and problem.may_cut_activation(quantizer)
     }
     if not sizes:

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from tfmix.errors import BudgetError
 from tfmix.ir.quant import BIT_WIDTHS
-from tfmix.policy.cost.memory import MemoryStep, packed_weight_bytes
+from tfmix.policy.cost.memory import MemoryStep, StepMemory, packed_weight_bytes
 from tfmix.policy.policy import QuantizationPolicy
 from tfmix.policy.search.base import SearchProblem, searcher
 
@@ -44,19 +44,18 @@ def cut_activations(problem: SearchProblem, policy: QuantizationPolicy) -> Quant
     if limit is None:
         return policy
     cutter = _ActivationCutter(problem, dict(policy.activation_bits), limit)
-    while True:
+    while cutter.is_any_over():
         changed = cutter.cut_pass(outputs=True)
         changed |= cutter.cut_pass(outputs=False)
-        over = [step for step in cutter.steps if cutter.is_over(step)]
-        if not over:
-            break
         if not changed:
-            fail_ram(problem, policy, over[0])
-    # Every single step fits. The arena may still need more, where the planner misses its bound.
+            require_some_fit(problem, policy)
+            break  # other chains will do
+    # Every single step fits, or what does not has nothing left to cut. The arena may still need
+    # more, where the planner misses its bound.
     policy = policy.replace(activations=cutter.bits)
     while problem.memory.ram_bytes(policy) > limit:
         if not cutter.cut_busiest():
-            fail_ram(problem, policy, cutter.busiest()[0])
+            fail_ram(problem, policy)
         policy = policy.replace(activations=cutter.bits)
     return policy
 
@@ -81,18 +80,19 @@ class _ActivationCutter:
     limit: int
 
     @property
-    def steps(self) -> tuple[MemoryStep, ...]:
-        return self.problem.memory.steps
+    def memory(self) -> StepMemory:
+        """What runs the network at the bits so far."""
+        return self.problem.memory.at(self.bits)
 
-    def is_over(self, step: MemoryStep) -> bool:
-        return self.problem.memory.live_bytes(step, self.bits) > self.limit
+    def is_any_over(self) -> bool:
+        return self.memory.ram_lower_bound(self.bits) > self.limit
 
     def cut_pass(self, *, outputs: bool) -> bool:
         """One pass, forward over outputs or backward over inputs; True if it cut anything."""
-        changed = False
-        for step in self.steps if outputs else reversed(self.steps):
-            while self.is_over(step):
-                side = self.side_to_cut(step)
+        changed, memory = False, self.memory
+        for step in memory.steps if outputs else reversed(memory.steps):
+            while memory.live_bytes(step, self.bits) > self.limit:
+                side = self.side_to_cut(memory, step)
                 if side is None or side.is_output != outputs:
                     break
                 self.cut(side)
@@ -102,17 +102,18 @@ class _ActivationCutter:
     def cut(self, side: _Side) -> None:
         self.bits[side.quantizer] //= 2
 
-    def side_to_cut(self, step: MemoryStep) -> _Side | None:
+    def side_to_cut(self, memory: StepMemory, step: MemoryStep) -> _Side | None:
         """The side `step` wants cut or, if that one cannot be, the other; None if neither can.
 
         The first step wants its output cut, the last its input, any other the side with more
-        bits; on a tie the input if it has more elements, else the output.
+        bits; on a tie the input if it has more elements, else the output. What lies within a chain
+        is on the side of its output.
         """
         inputs = self._side((*step.inputs, *step.held), is_output=False)
-        output = self._side((step.output,), is_output=True)
-        if step is self.steps[0]:
+        output = self._side((step.output, *step.inner), is_output=True)
+        if step is memory.steps[0]:
             output_first = True
-        elif step is self.steps[-1]:
+        elif step is memory.steps[-1]:
             output_first = False
         else:
             output_first = (output.bits, output.elements) >= (inputs.bits, inputs.elements)
@@ -140,48 +141,63 @@ class _ActivationCutter:
             sides.append(_Side(quantizer, bits, elements, may_cut, is_output))
         return max(sides, key=lambda side: (side.may_cut, side.bits, side.elements))
 
-    def busiest(self) -> list[MemoryStep]:
-        """The steps, that with the most live bytes first."""
-        return sorted(
-            self.steps, key=lambda s: self.problem.memory.live_bytes(s, self.bits), reverse=True
-        )
-
     def cut_busiest(self) -> bool:
         """Cuts at the busiest step that has anything to cut; False if none has."""
-        for step in self.busiest():
-            side = self.side_to_cut(step)
+        memory = self.memory
+        for step in sorted(
+            memory.steps, key=lambda s: memory.live_bytes(s, self.bits), reverse=True
+        ):
+            side = self.side_to_cut(memory, step)
             if side is not None:
                 self.cut(side)
                 return True
         return False
 
 
-def fail_ram(problem: SearchProblem, policy: QuantizationPolicy, step: MemoryStep) -> NoReturn:
-    """BudgetError: `step` has nothing left to cut.
-
-    It names the step's largest tensor, at the fewest bits there are.
-    """
-    memory = problem.memory
-    least = policy.replace(
+def fewest_bits(problem: SearchProblem, policy: QuantizationPolicy) -> QuantizationPolicy:
+    """`policy` with all activations that may be cut at the fewest bits there are."""
+    return policy.replace(
         activations={
             tensor: _FEWEST_BITS
             for tensor in policy.activation_bits
             if problem.may_cut_activation(tensor)
         }
     )
+
+
+def require_some_fit(problem: SearchProblem, policy: QuantizationPolicy) -> None:
+    """BudgetError where no activation bits hold `problem.budget.ram`."""
+    if problem.memory.ram_bytes(fewest_bits(problem, policy)) > problem.budget.ram:
+        fail_ram(problem, policy)
+
+
+def fail_ram(problem: SearchProblem, policy: QuantizationPolicy) -> NoReturn:
+    """BudgetError: with all that may be cut at the fewest bits, RAM does not hold.
+
+    It names the largest tensor of the first step that is over the limit, or of the busiest.
+    """
+    least = fewest_bits(problem, policy)
     bits = least.activation_bits
-    sizes = {buffer: memory.buffer_bytes(buffer, bits) for buffer in step.buffers}
+    memory = problem.memory.at(bits)
+    over = (s for s in memory.steps if memory.live_bytes(s, bits) > problem.budget.ram)
+    busiest = max(memory.steps, key=lambda s: memory.live_bytes(s, bits))
+    step = next(over, busiest)
+    sizes = {
+        tensor: memory.tensor_bytes(step, tensor, bits) for tensor in (*step.buffers, *step.inner)
+    }
     tensors = ", ".join(
         f"{buffer!r} {size:,} B at {problem.graph.tensor_bits(buffer, bits)} bits"
         for buffer, size in sizes.items()
     )
     rest = f", scratch {step.scratch:,} B" if step.scratch else ""
+    shared = memory.shared_bytes(step, bits)
+    rest += f", less {shared:,} B that its output shares with its input" if shared else ""
     rest += f", interpreter {memory.interpreter_bytes:,} B" if memory.interpreter_bytes else ""
     tensor = max(sizes, key=sizes.__getitem__)
     smallest = memory.ram_bytes(least)
     raise BudgetError(
         f"no policy holds {problem.budget.ram:,} B of RAM: tensor {tensor!r} does not fit. With "
-        f"all that may be cut at {_FEWEST_BITS} bits, step {step.node.name!r} needs "
+        f"all that may be cut at {_FEWEST_BITS} bits, step {step.name!r} needs "
         f"{memory.live_bytes(step, bits):,} B ({tensors}{rest}); the smallest RAM budget that "
         f"would do is {smallest:,} B",
         tensor=tensor,

@@ -20,6 +20,10 @@ The arena may need more than the largest step. Where the optimum of the relaxati
 hold the true budget, activation bits that the planner cannot place are excluded one by one, which
 is exact; then limits are tightened to the true figures until they hold, and relaxed again as far as
 they do. What optimality that may cost is the gap in the proof.
+
+Where layers run row by row, the rows of a chain are those of its row buffers and of the distance
+between its output and its input, which are linear too; which layers that are is not up to the
+program, see `_with_chains`.
 """
 
 from __future__ import annotations
@@ -28,9 +32,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -39,7 +43,7 @@ from scipy.sparse import coo_array
 from tfmix.errors import TfmixError
 from tfmix.ir.graph import FIXED_BITS
 from tfmix.ir.quant import BIT_WIDTHS
-from tfmix.policy.cost.memory import FlashItem, Tensor, packed_weight_bytes
+from tfmix.policy.cost.memory import FlashItem, StepMemory, Tensor, packed_weight_bytes
 from tfmix.policy.policy import QuantizationPolicy
 from tfmix.policy.search import memory as rules
 from tfmix.policy.search.base import SearchProblem
@@ -97,6 +101,8 @@ class Proof:
     step_slack:   step name -> bytes left while it runs
     interactions: pairs of tensors in the program, beside the table
     solves, seconds: integer programs solved, and the time they took together
+    chains:       layers run row by row, in so many chains; the gap is that of policies that run by
+                  the same
     """
 
     objective: float
@@ -107,6 +113,7 @@ class Proof:
     interactions: int
     solves: int
     seconds: float = field(compare=False)
+    chains: int = 0
 
     @property
     def optimal(self) -> bool:
@@ -118,6 +125,8 @@ class Proof:
             if self.optimal
             else f"within {self.gap:.3g} of the optimum for its table"
         )
+        if self.chains:
+            how_good += f" and its {self.chains} chains"
         pairs = f" and {self.interactions} pairs" if self.interactions else ""
         lines = [
             f"summed sensitivity {self.objective:.6g} nats a sample{pairs}: {how_good} "
@@ -161,7 +170,54 @@ def minimise(
 
     BudgetError where no policy fits. TfmixError where the table does not serve the problem.
     """
-    return _Minimizer(problem, table, interactions).run()
+    if problem.memory.at(problem.start().activation_bits) is problem.memory:
+        return _Minimizer(problem, table, interactions).run()
+    return _with_chains(problem, table, interactions)
+
+
+def _with_chains(
+    problem: SearchProblem, table: SensitivityTable, interactions: Sequence[Interaction]
+) -> tuple[QuantizationPolicy, Proof]:
+    """`minimise` where the steps depend on the bits: plan chains, choose bits, plan again.
+
+    Where chains hold the RAM at the bits that are wanted most, there is nothing to choose. Where
+    they do not, the program goes by the chains that take the least RAM at those bits, then at the
+    bits it has found, until these chains come again; and once more from the fewest bits, which fit
+    if any do. A policy fits the chains it leads to, so each program is at least as good as the one
+    before.
+    """
+    memory, start = problem.memory, problem.start()
+    best: list[tuple[float, int, QuantizationPolicy, float]] = []
+    tried: list[StepMemory] = []
+    solves, seconds = 0, 0.0
+
+    def solve(steps: StepMemory) -> QuantizationPolicy | None:
+        nonlocal solves, seconds
+        tried.append(steps)
+        minimizer = _Minimizer(replace(problem, memory=steps), table, interactions)
+        policy, bound = minimizer.best_within_budget(fallback=None)
+        solves, seconds = solves + minimizer.solves, seconds + minimizer.seconds
+        if policy is not None and problem.fits(policy):
+            best.append((minimizer.wanted(policy), len(best), policy, bound))
+        return policy
+
+    def is_new(steps: StepMemory) -> bool:
+        return not any(steps is other for other in tried)
+
+    if problem.budget.ram is None or memory.ram_bytes(start) <= problem.budget.ram:
+        solve(memory.at(start.activation_bits))
+    else:
+        for policy in (start, rules.fewest_bits(problem, start)):
+            while policy is not None and is_new(memory.tightest(policy.activation_bits)):
+                policy = solve(memory.tightest(policy.activation_bits))
+                # These are the chains it will run by; the size of the file depends on them.
+                if policy is not None and is_new(memory.at(policy.activation_bits)):
+                    solve(memory.at(policy.activation_bits))
+    _, _, policy, bound = min(best) if best else (0.0, 0, rules.search(problem), -math.inf)
+    minimizer = _Minimizer(problem, table, interactions)
+    policy = promote(problem, policy, minimizer.gain)
+    minimizer.solves, minimizer.seconds = solves, seconds
+    return policy, minimizer.proof(policy, bound)
 
 
 class _Minimizer:
@@ -188,35 +244,38 @@ class _Minimizer:
         span = BIT_WIDTHS[-1] - BIT_WIDTHS[0]
         self.preference = {b: preference * (BIT_WIDTHS[-1] - b) / span for b in BIT_WIDTHS}
         self.scale = _SCALE / (most or 1.0)
-        self.flash_rows = _flash_rows(problem, tensors)
-        self.ram_rows = _ram_rows(problem, tensors)
         self.exclusions: list[_Row] = []
-        self.items = self.free_items()
+        self.items: Sequence[FlashItem] = ()
         self.items_in_program: Sequence[FlashItem] = ()
         self.solves = 0
         self.seconds = 0.0
 
     def run(self) -> tuple[QuantizationPolicy, Proof]:
-        policy, bound = self.best_within_budget()
+        policy, bound = self.best_within_budget(fallback=rules.search)
         policy = promote(self.problem, policy, self.gain)
+        return policy, self.proof(policy, bound)
+
+    def proof(self, policy: QuantizationPolicy, bound: float) -> Proof:
+        """bound: what no policy is below, the preference for more bits included"""
         objective = self.objective(policy)
         gap = self.wanted(policy) - bound
         tolerance = 10 / self.scale * 1e-6
-        budget, memory = self.problem.budget, self.problem.memory
-        proof = Proof(
+        budget = self.problem.budget
+        memory = self.problem.memory.at(policy.activation_bits)
+        return Proof(
             objective=objective,
             gap=gap if gap > tolerance else 0.0,
             flash_slack=budget.flash and budget.flash - memory.flash_bytes(policy),
             ram_slack=budget.ram and budget.ram - memory.ram_bytes(policy),
             step_slack={
-                step.node.name: budget.ram - memory.live_bytes(step, policy.activation_bits)
+                step.name: budget.ram - memory.live_bytes(step, policy.activation_bits)
                 for step in (memory.steps if budget.ram else ())
             },
             interactions=len(self.interactions),
             solves=self.solves,
             seconds=self.seconds,
+            chains=sum(step.stream is not None for step in memory.steps),
         )
-        return policy, proof
 
     # -- what is minimised ----------------------------------------------------------------------
 
@@ -239,8 +298,18 @@ class _Minimizer:
 
     # -- the true budget ------------------------------------------------------------------------
 
-    def best_within_budget(self) -> tuple[QuantizationPolicy, float]:
-        """(policy, what no policy is below, the preference for more bits included)."""
+    def best_within_budget(
+        self, fallback: Callable[[SearchProblem], QuantizationPolicy] | None
+    ) -> tuple[QuantizationPolicy | None, float]:
+        """(policy, what no policy is below, the preference for more bits included).
+
+        The memory model has the same steps whatever the bits. fallback: what to do where the
+        program finds no policy that fits; None: return none.
+        """
+        tensors = list(self.costs)
+        self.flash_rows = _flash_rows(self.problem, tensors)
+        self.ram_rows, self.exclusions = _ram_rows(self.problem, tensors)
+        self.items = self.free_items()
         flash = self.problem.budget.flash
         rest = 0 if flash is None else self.problem.memory.flash_rest
         bound = -math.inf
@@ -249,11 +318,14 @@ class _Minimizer:
             policy, least = self.relaxed(rest)
             if policy is None:
                 # Nothing fits even the relaxation: the rules say which tensor is in the way.
-                return rules.search(self.problem), bound
+                return fallback and fallback(self.problem), bound
             bound = max(bound, least)
             if self.problem.fits(policy):
                 return policy, bound
-        return self.tightened(rest), bound
+        policy = self.tightened(rest)
+        if policy is None and fallback is not None:
+            policy = fallback(self.problem)
+        return policy, bound
 
     def relaxed(self, rest: int) -> tuple[QuantizationPolicy | None, float]:
         """The optimum with all the room there can be, of those the planner can place."""
@@ -275,7 +347,7 @@ class _Minimizer:
             policy, bound = self.solve(rest, 0)
         return policy, bound
 
-    def tightened(self, rest: int) -> QuantizationPolicy:
+    def tightened(self, rest: int) -> QuantizationPolicy | None:
         """The best that fits of what is found between limits that are too wide and too tight."""
         problem = self.problem
         found = []
@@ -300,7 +372,7 @@ class _Minimizer:
                 rest = middle
             else:
                 too_little = middle
-        return min(found or [rules.search(problem)], key=self.wanted)
+        return min(found, key=self.wanted, default=None)
 
     def free_items(self) -> tuple[FlashItem, ...]:
         """The shared items, without the tensors that have no choice; none if there are too many."""
@@ -416,29 +488,34 @@ def _flash_rows(problem: SearchProblem, tensors: Sequence[Tensor]) -> list[_Row]
     return [_Row(coefficients, limit)]
 
 
-def _ram_rows(problem: SearchProblem, tensors: Sequence[Tensor]) -> list[_Row]:
-    """One per step of the schedule, of the tensors alive there."""
+def _ram_rows(problem: SearchProblem, tensors: Sequence[Tensor]) -> tuple[list[_Row], list[_Row]]:
+    """(one or more for each step of the schedule, of the tensors alive there; one for each
+    bit-width that a tensor cannot have)."""
     limit = problem.budget.ram
     if limit is None:
-        return []
+        return [], []
     graph, memory = problem.graph, problem.memory
     free = {name for kind, name in tensors if kind == "activations"}
-    start = dict(problem.start().activation_bits)
-    rows = []
+    start = problem.start().activation_bits
+    rows, exclusions = [], []
     for step in memory.steps:
-        left = limit - step.scratch - memory.interpreter_bytes
-        coefficients: dict[tuple[Tensor, int], int] = {}
-        for buffer in step.buffers:
-            quantizer = graph.quantizer_of(buffer)
-            if quantizer not in free:
-                left -= memory.buffer_bytes(buffer, start)
-                continue
-            for bits in BIT_WIDTHS:
-                key = ("activations", quantizer), bits
-                size = memory.buffer_bytes(buffer, {**start, quantizer: bits})
-                coefficients[key] = coefficients.get(key, 0) + size
-        rows.append(_Row(coefficients, left))
-    return rows
+        for sizes, beside in memory.linear_bounds(step):
+            left = limit - beside
+            coefficients: dict[tuple[Tensor, int], int] = {}
+            for tensor, at_bits in sizes.items():
+                quantizer = graph.quantizer_of(tensor)
+                if quantizer not in free:
+                    left -= at_bits[graph.tensor_bits(tensor, start)]
+                    continue
+                for bits in BIT_WIDTHS:
+                    key = ("activations", quantizer), bits
+                    coefficients[key] = coefficients.get(key, 0) + at_bits[bits]
+            rows.append(_Row(coefficients, left))
+        for tensor, bits in memory.impossible(step):
+            quantizer = graph.quantizer_of(tensor)
+            if quantizer in free:
+                exclusions.append(_Row({(("activations", quantizer), bits): 1}, 0))
+    return rows, exclusions
 
 
 class _Program:

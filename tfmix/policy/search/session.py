@@ -24,7 +24,7 @@ from tfmix.budget import Budget, format_bytes
 from tfmix.errors import TfmixError
 from tfmix.policy.policy import QuantizationPolicy
 from tfmix.policy.search import journal as journals
-from tfmix.policy.search.base import Found, Searcher, SearchProblem, Trial, get_searcher
+from tfmix.policy.search.base import Found, Searcher, SearchProblem, Steps, Trial, get_searcher
 from tfmix.policy.sensitivity import SensitivityTable
 
 
@@ -142,13 +142,14 @@ class SearchSession:
         self._values: dict[int, float] = {}  # of the batch, by number
         self._sizes: dict[QuantizationPolicy, tuple[int, int]] = {}
         self._result: SearchResult | None = None
+        self._steps: Steps | None = None
         try:
             found = search(replace(problem, estimate=self._estimate_of(problem)), **options)
-            self._steps = found if isinstance(found, Generator) else None
-            if self._steps is None:
-                self._finish(found)
-            else:
+            if isinstance(found, Generator):
+                self._steps = found
                 self._advance(None)
+            else:
+                self._finish(found)
         except BaseException:
             self._close()
             raise
@@ -239,7 +240,7 @@ class SearchSession:
             self._first += len(self._batch)
             self._batch, self._values = (), {}
             try:
-                batch = tuple(self._steps.send(values))
+                batch = tuple(self._steps.send(values))  # type: ignore[arg-type]  # None begins
             except StopIteration as stop:
                 return self._finish(stop.value)
             self._batch = batch
@@ -308,6 +309,7 @@ class SearchSession:
         def journaled() -> SensitivityTable:
             if journal.estimate is None:
                 journal.add_estimate(estimate())
+            assert journal.estimate is not None
             return journal.estimate
 
         return journaled

@@ -77,7 +77,8 @@ def quantize_model(
     Args:
       model: a trained Sequential or functional model of tf_keras or Keras 3, or the path of a
         `.keras` or `.h5` file or of a SavedModel that Keras 2 wrote; it is not changed.
-      budget: FLASH and RAM to fit, or None for no limit.
+      budget: FLASH and RAM to fit, or None for no limit. The model remembers it, in files too:
+        where its RAM does not hold the tensors whole, layers run row by row (docs/streaming.md).
       policy: the bits to use; None to search for them. It must fit the budget.
       search: the method that chooses the bits, see search_policy; "auto" is "ilp" where there is
         data to measure sensitivities on, else "memory".
@@ -127,7 +128,7 @@ def quantize_model(
     if batch_norm == "fold":
         network = fold_batch_norm(network)
     graph = network.graph
-    memory = memory_model(graph, weights, budget.accounting)
+    memory = memory_model(graph, weights, budget.accounting, budget.streaming_ram)
     if policy is not None:
         policy.validate(graph)
         _require_fit(_memory_report(memory, policy, budget), budget)
@@ -164,6 +165,7 @@ def quantize_model(
     report = _memory_report(memory, policy, budget)
     _require_fit(report, budget)
     set_policy(qmodel, policy)
+    set_budget(qmodel, budget)
     if verbose:
         print(report)
     return qmodel
@@ -279,7 +281,8 @@ def memory_report(
     Args:
       model: whatever quantize_model takes, a fake-quant model, or a Graph.
       policy: None for the bits now set in a fake-quant model.
-      budget: the limits to compare with.
+      budget: the limits to compare with; its RAM also decides which layers run row by row. None
+        compares with nothing, and takes that from the budget the model was made for, if any.
       accounting: "deployed" counts the exported file and the arena that TensorFlow Lite Micro
         uses on a Cortex-M, "paper" counts as Rusci et al. 2020 do; None takes the budget's, or
         "deployed".
@@ -300,10 +303,15 @@ def memory_report(
         graph = fold_batch_norm(read(model)).graph
     accounting = accounting or (budget.accounting if budget else "deployed")
     _check_choice("accounting", accounting, ("deployed", "paper"))
-    return _memory_report(memory_model(graph, weights or "per_channel", accounting), policy, budget)
+    to_fit = budget or (budget_of(model) if is_quantized(model) else None)
+    streaming_ram = to_fit.streaming_ram if to_fit else None
+    memory = memory_model(graph, weights or "per_channel", accounting, streaming_ram)
+    return _memory_report(memory, policy, budget)
 
 
-def convert(model: tf_keras.Model, data: Any = None) -> IntegerModel:
+def convert(
+    model: tf_keras.Model, data: Any = None, *, budget: Budget | None = None
+) -> IntegerModel:
     """The integer-only network of a fake-quant model, at the bits now set.
 
     Each layer of it is compared with the fake-quant layer on the same inputs; where they differ by
@@ -313,13 +321,16 @@ def convert(model: tf_keras.Model, data: Any = None) -> IntegerModel:
       data: inputs to compare on, as `calibrate` takes them. None takes the few that were remembered
         when the model was calibrated; a model loaded from a file remembers none, and then nothing
         is compared.
+      budget: whose RAM decides which layers run row by row, which changes no value; None takes the
+        one that quantize_model was given. Where none fits, those that take the least RAM.
 
     Raises CalibrationError where an activation's range is not known yet, ConversionError naming
     the layer whose numbers 32 bits do not hold.
     """
     require_quantized(model)
     require_deployable(model)
-    integer_model = IntegerModel(convert_network(model))
+    _check_kind("budget", budget, Budget)
+    integer_model = IntegerModel(convert_network(model, chains_of(model, budget)))
     x = remembered_inputs(model) if data is None else inputs_from(data, graph_of(model))
     if x is not None:
         warn_of_differences(model, integer_model, x, stacklevel=3)
@@ -331,29 +342,33 @@ def export(
     path: str | os.PathLike[str],
     *,
     resolver: str | os.PathLike[str] | None = None,
+    budget: Budget | None = None,
 ) -> Path:
     """Writes a `.tflite` file with custom ops (docs/format.md), whole or not at all.
 
     model: a fake-quant model, which is converted first, or an IntegerModel.
     resolver: where `export_resolver` is to write the operators of the model, if anywhere.
+    budget: as `convert` takes it; an IntegerModel has its chains already.
     """
-    if not isinstance(model, IntegerModel):
-        model = convert(model)
+    model = _converted(model, budget)
     if resolver is not None:
         export_resolver(model, resolver)
     return export_network(model.network, path)
 
 
 def export_resolver(
-    model: tf_keras.Model | IntegerModel, path: str | os.PathLike[str] = "model_ops.h"
+    model: tf_keras.Model | IntegerModel,
+    path: str | os.PathLike[str] = "model_ops.h",
+    *,
+    budget: Budget | None = None,
 ) -> Path:
     """Writes the C++ header that registers the model's operators in TensorFlow Lite Micro, and no
     others (docs/tflm.md). Its namespace is the name of the file.
 
     model: a fake-quant model, which is converted first, or an IntegerModel.
+    budget: as `convert` takes it; an IntegerModel has its chains already.
     """
-    if not isinstance(model, IntegerModel):
-        model = convert(model)
+    model = _converted(model, budget)
     return export_resolver_of(model.network, path)
 
 
@@ -386,7 +401,7 @@ def load(path: str | os.PathLike[str]) -> IntegerModel:
 # -- helpers ----------------------------------------------------------------------------------
 
 
-def _check_choice(what: str, value: Any, allowed: tuple[str, ...]) -> None:
+def _check_choice(what: str, value: Any, allowed: tuple[str | None, ...]) -> None:
     if value not in allowed:
         raise TfmixError(f"{what} {value!r} is not one of {allowed}")
 

@@ -340,7 +340,7 @@ class _Reader:
         try:
             return (raw or b"").decode()
         except UnicodeDecodeError as error:
-            raise FormatError(f"{what} {raw[:40]!r} is not UTF-8") from error
+            raise FormatError(f"{what} {error.object[:40]!r} is not UTF-8") from error
 
 
 def _at(items: Sequence[Any], index: int, what: str) -> Any:

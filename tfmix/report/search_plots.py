@@ -29,8 +29,8 @@ def plot_search_bits(result: SearchResult) -> Figure:
     Weights above, activations below; rows are tensors in execution order, columns are trials in the
     order in which they were measured. White: nothing measured would do as a result yet.
     """
-    current = [e.trial.policy for e in _history(result)]
-    best = [
+    current: list[QuantizationPolicy | None] = [e.trial.policy for e in _history(result)]
+    best: list[QuantizationPolicy | None] = [
         None if e.best is None else result.evaluations[e.best].trial.policy
         for e in result.evaluations
     ]
@@ -129,7 +129,7 @@ def plot_pareto(
     for index, label in enumerate(dict.fromkeys(labels)):
         colour = f"C{index}"
         mine = [r for r, its in zip(results, labels, strict=True) if its == label]
-        found = [(_kilobytes(r, size), r.score) for r in mine]
+        found = [(_kilobytes(r, size), r.score) for r in mine if r.score is not None]
         points += found
         axes.plot(*_columns(found), "o", color=colour, label=label, zorder=3)
         if trials:

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -218,7 +218,7 @@ class PolicySearch(tf_keras.callbacks.Callback):
         return float(logs[self.monitor.removeprefix(_VALIDATION)])
 
     def _report(self) -> None:
-        if self._progress is not None:
+        if self._progress is not None and self._session is not None:
             self._progress(self._session)
         if self._writer is None:
             return
@@ -283,13 +283,14 @@ def _with_float_accuracy(method: Searcher) -> Searcher:
             first = tuple(next(steps))
         except StopIteration as stop:
             return stop.value
+        values: Sequence[float]
         accuracy, *values = yield [_float_trial(problem), *first]
-        steps = method(replace(problem, float_accuracy=accuracy), **options)
-        if tuple(next(steps)) != first:
+        again = method(replace(problem, float_accuracy=accuracy), **options)
+        if not isinstance(again, Generator) or tuple(next(again)) != first:
             raise TypeError("the first trials of a search must not depend on float_accuracy")
         try:
             while True:
-                values = yield steps.send(values)
+                values = yield again.send(values)
         except StopIteration as stop:
             return stop.value
 
@@ -338,6 +339,6 @@ def _take_interrupts(interrupt: Callable[[], None], model: tf_keras.Model) -> Ca
         if signal.getsignal(signal.SIGINT) is handle:
             signal.signal(signal.SIGINT, before)
 
-    handle.before = before
+    handle.before = before  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, handle)
     return undo

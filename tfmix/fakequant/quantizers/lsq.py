@@ -176,7 +176,7 @@ def _lsq(
     zero_point: tf.Tensor,
     levels: tf.Tensor,
     gradient_scale: tf.Tensor,
-):
+) -> Any:
     step = tf.exp(log_step)
     y, bottom, top = grid.fused_fake_quant(x, step, grid.nearest(zero_point, levels), levels)
 

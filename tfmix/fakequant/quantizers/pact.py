@@ -74,7 +74,7 @@ class ActivationQuantizer(RangeQuantizer):
 
 
 @tf.custom_gradient
-def _pact(x: tf.Tensor, low: tf.Tensor, high: tf.Tensor, levels: tf.Tensor):
+def _pact(x: tf.Tensor, low: tf.Tensor, high: tf.Tensor, levels: tf.Tensor) -> Any:
     y, bottom, top = grid.fused_fake_quant(x, *grid.affine(low, high, levels), levels)
 
     def gradient(dy):

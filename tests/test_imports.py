@@ -16,7 +16,7 @@ ALLOWED = {
     "ir": {"errors"},
     "frontend": {"errors", "ir"},
     "policy": {"errors", "ir", "budget"},
-    "fakequant": {"errors", "ir", "frontend", "policy"},
+    "fakequant": {"errors", "ir", "budget", "frontend", "policy"},
     "integer": {"errors", "ir", "frontend", "policy", "fakequant"},
     "export": {"errors", "ir", "policy", "integer", "version"},
     "search": {"errors", "ir", "budget", "policy", "fakequant", "export"},

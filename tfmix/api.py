@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +19,12 @@ from tfmix.export.memory import memory_model
 from tfmix.export.op_resolver import export_resolver_of
 from tfmix.fakequant.apply import (
     apply,
+    budget_of,
     get_policy,
     graph_of,
     is_quantized,
     require_quantized,
+    set_budget,
     set_policy,
     unwrap,
 )
@@ -46,7 +49,7 @@ from tfmix.policy.cost.memory import MemoryReport
 from tfmix.policy.cost.memory import memory_report as _memory_report
 from tfmix.policy.policy import QuantizationPolicy
 from tfmix.policy.search.session import SearchResult
-from tfmix.search.problem import flavour_of
+from tfmix.search.problem import chains_of, flavour_of
 from tfmix.search.run import Engine, search_bits
 
 Weights = Literal["per_channel", "per_layer"]
@@ -377,6 +380,8 @@ def export_c(
     directory: str | os.PathLike[str],
     *,
     name: str = "model",
+    budget: Budget | None = None,
+    input_by_rows: bool = False,
 ) -> tuple[Path, ...]:
     """Writes a C network that needs the kernels and nothing else (docs/c-export.md).
 
@@ -385,12 +390,14 @@ def export_c(
 
     model: a fake-quant model, which is converted first, or an IntegerModel.
     name: a C identifier; files, functions and macros begin with it.
+    budget: as `convert` takes it; an IntegerModel has its chains already.
+    input_by_rows: the input is given to the network row by row, and is never whole.
 
-    Returns the paths. TfmixError if `name` is none, or the model or the files cannot be written.
+    Returns the paths. TfmixError if `name` is none, the model or the files cannot be written, or
+    the network does not begin with a chain that could take rows.
     """
-    if not isinstance(model, IntegerModel):
-        model = convert(model)
-    return export_c_network(model.network, directory, name)
+    model = _converted(model, budget, input_by_rows=input_by_rows)
+    return export_c_network(model.network, directory, name, input_by_rows=input_by_rows)
 
 
 def load(path: str | os.PathLike[str]) -> IntegerModel:
@@ -399,6 +406,20 @@ def load(path: str | os.PathLike[str]) -> IntegerModel:
 
 
 # -- helpers ----------------------------------------------------------------------------------
+
+
+def _converted(
+    model: tf_keras.Model | IntegerModel, budget: Budget | None, *, input_by_rows: bool = False
+) -> IntegerModel:
+    """`convert`, unless that is done."""
+    if isinstance(model, IntegerModel):
+        return model
+    if not input_by_rows:
+        return convert(model, budget=budget)
+    chains = chains_of(model, budget, input_by_rows=True)
+    integer_model = convert(model, budget=budget)
+    network = replace(integer_model.network, chains=chains.chains, bands=chains.bands)
+    return IntegerModel(network)
 
 
 def _check_choice(what: str, value: Any, allowed: tuple[str | None, ...]) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
+from tfmix.budget import Budget
 from tfmix.errors import TfmixError
 from tfmix.fakequant._tfmot import (
     QuantizeWrapper,
@@ -260,6 +261,21 @@ def set_policy(model: tf_keras.Model, policy: QuantizationPolicy) -> None:
         quantizers.weights[name].variables["bits"].assign(bits)
     for name, bits in policy.activation_bits.items():
         quantizers.activations[name].variables["bits"].assign(bits)
+
+
+# -- budget -----------------------------------------------------------------------------------
+
+
+def set_budget(model: tf_keras.Model, budget: Budget | None) -> None:
+    """Remembers what a fake-quant model is to fit; files of the model keep it."""
+    config = layer_of_tensor(model, graph_of(model).input).quantize_config
+    config.budget = None if budget is None else asdict(budget)
+
+
+def budget_of(model: tf_keras.Model) -> Budget | None:
+    """What `set_budget` remembered."""
+    fields = layer_of_tensor(model, graph_of(model).input).quantize_config.budget
+    return None if fields is None else Budget(**fields)
 
 
 @contextmanager

@@ -76,6 +76,8 @@ class MixedPrecisionConfig(QuantizeConfig):
       kernel: attribute that holds the weight tensor ("kernel", "depthwise_kernel"), or None.
       weight_quantizer: quantizer of that tensor.
       output_quantizer: quantizer of the layer's output, or None.
+      budget: of the layer that carries the network's input: the fields of the Budget that the
+        network is to fit, or None.
     """
 
     def __init__(
@@ -83,10 +85,12 @@ class MixedPrecisionConfig(QuantizeConfig):
         kernel: str | None = None,
         weight_quantizer: Quantizer | None = None,
         output_quantizer: Quantizer | None = None,
+        budget: dict[str, Any] | None = None,
     ):
         self.kernel = kernel
         self.weight_quantizer = weight_quantizer
         self.output_quantizer = output_quantizer
+        self.budget = budget
 
     def get_weights_and_quantizers(self, layer: Any) -> list:
         if self.kernel is None:
@@ -114,6 +118,7 @@ class MixedPrecisionConfig(QuantizeConfig):
             "kernel": self.kernel,
             "weight_quantizer": serialize(self.weight_quantizer),
             "output_quantizer": serialize(self.output_quantizer),
+            "budget": self.budget,
         }
 
     @classmethod
@@ -125,6 +130,7 @@ class MixedPrecisionConfig(QuantizeConfig):
             config["kernel"],
             deserialize(config["weight_quantizer"]),
             deserialize(config["output_quantizer"]),
+            config.get("budget"),  # files of before it was there
         )
 
 

@@ -18,6 +18,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from tfmix.errors import TfmixError
 from tfmix.ir.graph import Graph, Node, Op
 from tfmix.ir.schedule import (
     PIXEL_COLUMNS,
@@ -66,18 +67,18 @@ class Costs:
 
     chain:    for a chain
     call:     for each kernel call but the first of a layer
+    group:    for each four channels and 64 columns, in such a call of a depthwise convolution
     expanded: for each input value that a depthwise convolution expands once more
-    weight:   for each weight that a depthwise convolution expands once more
     idle:     for each product of a pixel that conv2d lacks in a block of four
     moved:    for each byte of a row moved within its buffer
     """
 
     chain: float = 2000
-    call: float = 400
-    expanded: float = 1.0
-    weight: float = 1.5
-    idle: float = 0.4
-    moved: float = 0.5
+    call: float = 700
+    group: float = 725
+    expanded: float = 2.0
+    idle: float = 0.9
+    moved: float = 0.3
 
 
 COSTS = Costs()
@@ -96,7 +97,7 @@ def layer_cost(graph: Graph, node: Node, layer: RowLayer, costs: Costs = COSTS) 
         )
         _, width, depth = graph.hwc(node.inputs[0])
         cost += costs.expanded * (read - layer.input_rows) * width * depth
-        cost += costs.weight * (len(starts) - 1) * graph.weight_elements(node)
+        cost += costs.group * (len(starts) - 1) * -(-channels // 4) * -(-columns // 64)
     elif node.op in (Op.CONV2D, Op.DENSE):
         pixels = [(min(y + band, layer.output_rows) - y) * columns for y in starts]
         idle = sum(-count % PIXEL_COLUMNS for count in pixels) - -sum(pixels) % PIXEL_COLUMNS
@@ -105,13 +106,18 @@ def layer_cost(graph: Graph, node: Node, layer: RowLayer, costs: Costs = COSTS) 
 
 
 class ChainPlanner:
-    """Plans chains for a graph. `planner_of` makes one for each graph."""
+    """Plans chains for a graph. `planner_of` makes one for each graph.
+
+    input_by_rows: the network's input arrives row by row and is never whole: it is read by a chain
+      that the network begins with, and by nothing else
+    """
 
     # A tensor's position is 0 for the network's input, k + 1 for what step k writes. Arrays over
     # the chains of steps i to j are indexed [band, j, i], with the position in BANDS in front.
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, *, input_by_rows: bool = False) -> None:
         self.graph = graph
+        self._by_rows = input_by_rows
         self._nodes = graph.steps
         self._tensors = [graph.buffer_of(graph.input)]
         self._tensors += [graph.buffer_of(node.output) for node in self._nodes]
@@ -138,7 +144,13 @@ class ChainPlanner:
 
     def least_bytes(self, bits: Mapping[str, int]) -> int:
         """Bytes of the largest step, under the chains that make it the smallest."""
-        return self._ways(bits).least_bytes()
+        least = self._ways(bits).least_bytes()
+        if np.isinf(least):
+            raise TfmixError(
+                f"input {self.graph.input!r} by rows: the network does not begin with layers that "
+                "run row by row and alone read it"
+            )
+        return int(least)
 
     def smallest(self, bits: Mapping[str, int]) -> ChainPlan:
         """The cheapest of the chains found that need the smallest arena."""
@@ -169,6 +181,8 @@ class ChainPlanner:
         ones, are forbidden one by one, the cheapest way without them first, until a plan fits.
         """
         ways = self._ways(bits)
+        if ways.least_bytes() > ram:
+            return None
         queue: list[tuple[float, int, _Path, _Question]] = []
         asked: set[_Question] = set()
 
@@ -203,7 +217,7 @@ class ChainPlanner:
 
     def schedule(self, bits: Mapping[str, int], plan: ChainPlan) -> Schedule:
         """The schedule with the chains of a plan."""
-        return schedule(self.graph, bits, plan.chains, plan.bands)
+        return schedule(self.graph, bits, plan.chains, plan.bands, input_by_rows=self._by_rows)
 
     def _plan(self, path: _Path) -> ChainPlan:
         chains, bands = [], {}
@@ -221,6 +235,8 @@ class ChainPlanner:
         g = self._geometry
         width = np.array([self.graph.tensor_bits(tensor, bits) for tensor in self._tensors])
         whole = _align(-(-self._values * width // 8), arena.ALIGNMENT)
+        if self._by_rows:
+            whole[0] = 0
         alive = np.zeros(len(self._nodes), np.int64)  # beside the output of each step
         for k, size in enumerate(whole):
             alive[k : self._last_use[k] + 1] += size
@@ -228,9 +244,10 @@ class ChainPlanner:
         row, ragged = row_bits // 8, row_bits % 8 != 0
 
         out, into = whole[1:, None], whole[g.source]
-        scratch = _align(
-            g.fixed_scratch + _within(_align(g.rows * row, ROW_ALIGNMENT)), arena.ALIGNMENT
-        )
+        buffers = _within(_align(g.rows * row, ROW_ALIGNMENT))
+        if self._by_rows:
+            buffers[..., 0] += _align(g.rows[..., 0] * row[0], ROW_ALIGNMENT)
+        scratch = _align(g.fixed_scratch + buffers, arena.ALIGNMENT)
         distance = g.written * row[1:, None, None] - g.first * row[g.source, None]
         distance = _align(np.maximum(distance.max(axis=-1), 0), arena.ALIGNMENT)
         shared = np.where(g.consumed, into + out - np.maximum(out, distance + into), 0)
@@ -239,8 +256,11 @@ class ChainPlanner:
         for step, reads in enumerate(self._reads):
             if ragged[step + 1] or ragged[list(reads)].any():
                 legal[step:, : step + 1] = False
+        single = (alive + whole[1:] + _align(self._scratch, arena.ALIGNMENT)).astype(float)
+        if self._by_rows:
+            single[0] = np.inf
         return _Ways(
-            single=alive + whole[1:] + _align(self._scratch, arena.ALIGNMENT),
+            single=single,
             ram=np.where(legal, alive + out + scratch - shared, np.inf),
             shared=shared,
             cost=np.where(legal, cost, np.inf),
@@ -270,6 +290,8 @@ class ChainPlanner:
                     continue
                 run = [layers[k] for k in range(begins[0], j + 1)]
                 found = simulate(run)
+                if begins[0] == 0:
+                    rows[b, j, 0] = found.rows[self._tensors[0]]
                 for k, layer in enumerate(run[:-1], start=begins[0] + 1):
                     rows[b, j, k] = found.rows.get(layer.output, 0)
                     moved[b, j, k] = found.moved.get(layer.output, 0)
@@ -286,6 +308,8 @@ class ChainPlanner:
             written[key][: len(points)], first[key][: len(points)] = np.transpose(points)
         last_use, steps = self._last_use[source], np.arange(count)
         consumed = (last_use <= steps[:, None]) & (source != self._output)
+        if self._by_rows:
+            consumed[:, 0] = False
         return _Geometry(legal, source, consumed, fixed, cost, rows, moved, written, first)
 
     def _legal(self) -> np.ndarray:
@@ -305,13 +329,15 @@ class ChainPlanner:
                 last_use = self._last_use[i + 1 : j + 1]
                 read = last_use >= np.arange(i + 1, j + 1)
                 legal[j, i] = (read & (last_use <= j)).all()
+                if self._by_rows and i == 0:
+                    legal[j, i] &= source == 0 and self._last_use[0] <= j
         return legal
 
 
 #: (first step, last step, position in BANDS) of each chain.
 _Path = tuple[tuple[int, int, int], ...]
 #: The arguments of `_Ways.cheapest`.
-_Question = tuple[int, frozenset[int], frozenset[int]]
+_Question = tuple[float, frozenset[int], frozenset[int]]
 
 
 @dataclass(frozen=True)
@@ -330,7 +356,7 @@ class _Ways:
     cost: np.ndarray
 
     def cheapest(
-        self, limit: int, apart: Collection[int] = (), loose: Collection[int] = ()
+        self, limit: float, apart: Collection[int] = (), loose: Collection[int] = ()
     ) -> tuple[float, _Path] | None:
         """(instructions, chains) of the cheapest path with no part of more than `limit` bytes.
 
@@ -346,15 +372,15 @@ class _Ways:
         found = _shortest_path(single, np.where(squeezed, np.inf, cost), tight, apart)
         return None if np.isinf(found[0]) else found
 
-    def least_bytes(self) -> int:
-        """Bytes of the largest part of the path where that is smallest."""
+    def least_bytes(self) -> float:
+        """Bytes of the largest part of the path where that is smallest; infinite without a path."""
         count = len(self.single)
         best = np.zeros(count + 1)
         chains = self.ram.min(axis=0)
         for j in range(count):
             by_chain = np.maximum(best[: j + 1], chains[j, : j + 1]).min()
             best[j + 1] = min(by_chain, max(best[j], self.single[j]))
-        return int(best[count])
+        return float(best[count])
 
     def smallest(self) -> _Path:
         found = self.cheapest(self.least_bytes())
@@ -377,7 +403,8 @@ class _Geometry:
     source:         [i] the position of its first input
     consumed:       [j, i] nothing needs that input later
     fixed_scratch, cost: [band, j, i] as `Stream.fixed_scratch`; instructions but those of moves
-    rows, moved:    [band, j, k] as in `Stream`, of tensor k, if it lies within
+    rows, moved:    [band, j, k] as in `Stream`, of tensor k, if it lies within; rows also of the
+                    network's input, if the chain may begin with it
     written, first: [band, j, i, corner] `Stream.kept`, filled up with zeros
     """
 
@@ -393,14 +420,14 @@ class _Geometry:
 
 
 @lru_cache(maxsize=8)
-def planner_of(graph: Graph) -> ChainPlanner:
+def planner_of(graph: Graph, *, input_by_rows: bool = False) -> ChainPlanner:
     """The planner of a graph: what does not depend on bits is worked out once."""
-    return ChainPlanner(graph)
+    return ChainPlanner(graph, input_by_rows=input_by_rows)
 
 
 def _within(values: np.ndarray) -> np.ndarray:
     """[band, j, k] of tensors -> [band, j, i]: sums over the tensors within chain i to j."""
-    up_to = values.cumsum(axis=-1)
+    up_to = values.cumsum(axis=-1)  # position 0, the input, lies within none
     return up_to[..., -1:] - up_to[..., :-1]
 
 

@@ -87,6 +87,7 @@ lint: $(SETUP)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/clang-format --dry-run -Werror $(CXX_SOURCES)
+	.venv/bin/mypy
 
 format: $(SETUP)
 	.venv/bin/ruff check --fix .

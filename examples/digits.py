@@ -11,6 +11,7 @@ import argparse
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -64,7 +65,7 @@ class Progress(tf_keras.callbacks.Callback):
         super().__init__()
         self.what = what
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         done = epoch + 1 == self.params["epochs"]
         print(
             f"\r{self.what}: epoch {epoch + 1}/{self.params['epochs']}, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from tfmix.cli.common import Outcome, import_tensorflow, table
 
@@ -26,7 +27,8 @@ def run(arguments: argparse.Namespace) -> Outcome:
     schedule = schedule_of(network)
     arena = plan(schedule)
     size = Path(arguments.file).stat().st_size
-    operators, tensors = [], []
+    operators: list[dict[str, Any]] = []
+    tensors: list[dict[str, Any]] = []
     for node, step in zip(network.nodes, schedule.steps, strict=True):
         call = lower(node, network.tensors)
         operators.append(

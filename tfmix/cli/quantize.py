@@ -98,7 +98,7 @@ def _settings(arguments: argparse.Namespace, budget: Any) -> dict[str, Any]:
     }
 
 
-def _post_training(arguments: argparse.Namespace) -> str:
+def _post_training(arguments: argparse.Namespace) -> Any:
     return arguments.post_training or ("ranges" if arguments.epochs else "quick")
 
 
@@ -138,7 +138,7 @@ def _run_from(stage: str, directory: Directory, budget: Any, arguments: argparse
         directory.advance("calibrated")
     else:
         qmodel = as_tf_keras(directory.model)
-    facts = {}
+    facts: dict[str, Any] = {}
     if arguments.epochs:
         say(arguments, "fine-tune")
         trained = tfmix.finetune(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Literal
 
 from tfmix.errors import TfmixError
 from tfmix.ir.quant import BIT_WIDTHS
@@ -57,7 +58,7 @@ def search(
         )
     if not 0 <= mutation <= 1:
         raise TfmixError(f"search 'evolutionary': mutation {mutation} is not in [0, 1]")
-    measure = "accuracy" if "accuracy" in problem.measures else "loss"
+    measure: Literal["accuracy", "loss"] = "accuracy" if "accuracy" in problem.measures else "loss"
     problem.require(measure, "evolutionary", train=train)
     rng = random.Random(problem.seed)
     seed = yield from ilp.search(problem, sensitivity=sensitivity, refine=0)

@@ -29,7 +29,7 @@ from tfmix.policy.sensitivity import SensitivityTable
 try:
     import fcntl
 except ImportError:  # not a POSIX system: two searches on one journal go unnoticed there
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 JOURNAL_FORMAT = "tfmix.SearchJournal"
 JOURNAL_VERSION = 1

@@ -260,7 +260,10 @@ def search_policy(
 def check(model: Any) -> list[str]:
     """Every reason why `model` cannot be quantized: layers, settings, weights. Never raises.
 
-    model: whatever quantize_model takes. An empty list means that it does.
+    Args:
+      model: whatever quantize_model takes.
+
+    Returns: one line for each reason; an empty list means that it can.
     """
     try:
         return problems_of(as_tf_keras(model), unwrap)
@@ -349,9 +352,13 @@ def export(
 ) -> Path:
     """Writes a `.tflite` file with custom ops (docs/format.md), whole or not at all.
 
-    model: a fake-quant model, which is converted first, or an IntegerModel.
-    resolver: where `export_resolver` is to write the operators of the model, if anywhere.
-    budget: as `convert` takes it; an IntegerModel has its chains already.
+    Args:
+      model: a fake-quant model, which is converted first, or an IntegerModel.
+      path: of the file.
+      resolver: where `export_resolver` is to write the operators of the model, if anywhere.
+      budget: as `convert` takes it; an IntegerModel has its chains already.
+
+    Returns the path. Raises what `convert` does, and TfmixError where a file cannot be written.
     """
     model = _converted(model, budget)
     if resolver is not None:
@@ -368,8 +375,10 @@ def export_resolver(
     """Writes the C++ header that registers the model's operators in TensorFlow Lite Micro, and no
     others (docs/tflm.md). Its namespace is the name of the file.
 
-    model: a fake-quant model, which is converted first, or an IntegerModel.
-    budget: as `convert` takes it; an IntegerModel has its chains already.
+    Args:
+      model: a fake-quant model, which is converted first, or an IntegerModel.
+      path: of the header.
+      budget: as `convert` takes it; an IntegerModel has its chains already.
     """
     model = _converted(model, budget)
     return export_resolver_of(model.network, path)
@@ -388,10 +397,12 @@ def export_c(
     `<name>.h`, `<name>.c` and `<name>_variants.inc`, all of them or none; the directory is made
     where its parent is there. Its arena is the `activation_bytes` of `memory_report`.
 
-    model: a fake-quant model, which is converted first, or an IntegerModel.
-    name: a C identifier; files, functions and macros begin with it.
-    budget: as `convert` takes it; an IntegerModel has its chains already.
-    input_by_rows: the input is given to the network row by row, and is never whole.
+    Args:
+      model: a fake-quant model, which is converted first, or an IntegerModel.
+      directory: where the files go.
+      name: a C identifier; files, functions and macros begin with it.
+      budget: as `convert` takes it; an IntegerModel has its chains already.
+      input_by_rows: the input is given to the network row by row, and is never whole.
 
     Returns the paths. TfmixError if `name` is none, the model or the files cannot be written, or
     the network does not begin with a chain that could take rows.

@@ -46,12 +46,13 @@ Size = str | int | float | None
 class Budget:
     """Limits in bytes; None is no limit.
 
-    flash, ram:  "2MB", "512 kB", "320 KiB", "1.5 MB", "1024 B", or bytes as an int; held as int
-    accounting:  how the network's bytes are counted, one of `ACCOUNTINGS`
-    streaming:   whether layers may run row by row, one of `STREAMINGS`. The paper's accounting has
-                 no way to count that, and never does it.
+    Args:
+      flash, ram: "2MB", "512 kB", "320 KiB", "1.5 MB", "1024 B", or bytes as an int; held as int.
+      accounting: how the network's bytes are counted, one of `ACCOUNTINGS`.
+      streaming: whether layers may run row by row, one of `STREAMINGS`. The paper's accounting has
+        no way to count that, and never does it.
 
-    TfmixError for an unknown unit, a size that is not a positive number of bytes, an unknown
+    Raises TfmixError for an unknown unit, a size that is not a positive number of bytes, an unknown
     accounting or streaming.
     """
 
@@ -88,10 +89,12 @@ class Budget:
     ) -> Budget:
         """All of the FLASH and of the largest contiguous RAM of a part in `DEVICES`.
 
-        name:        case does not matter; the short name or the full part number
-        flash, ram:  instead of the part's own, say what the application leaves to the network
+        Args:
+          name: case does not matter; the short name or the full part number.
+          flash, ram: instead of the part's own, say what the application leaves to the network.
+          accounting: as in Budget.
 
-        TfmixError with the names there are, if the part is unknown.
+        Raises TfmixError with the names there are, if the part is unknown.
         """
         wanted = str(name).lower()
         for key, device in DEVICES.items():

@@ -29,8 +29,11 @@ def delegate_path() -> str:
 def interpreter(path: str | os.PathLike[str], **options: Any) -> Any:
     """A tf.lite.Interpreter that runs what `tfmix.export` wrote to `path`, memory allocated.
 
-    options: further arguments of tf.lite.Interpreter. FormatError where the file is not one of
-    ours, whole.
+    Args:
+      path: of the file.
+      options: further arguments of tf.lite.Interpreter.
+
+    Raises FormatError where the file is not one of ours, whole.
     """
     import tensorflow as tf
 

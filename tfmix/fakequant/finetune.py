@@ -23,9 +23,10 @@ from tfmix.fakequant.distill import Distiller, ends_in_softmax
 class Finetuned:
     """What `finetune` did.
 
-    history: name -> value after each epoch, as of Keras' History; epochs before an interruption
-      included. They are measured before batch norm is.
-    validation: name -> value on the validation data at the very end; empty without such data.
+    Attributes:
+      history: name -> value after each epoch, as of Keras' History; epochs before an interruption
+        included. They are measured before batch norm is.
+      validation: name -> value on the validation data at the very end; empty without such data.
     """
 
     history: dict[str, list[float]]

@@ -45,9 +45,10 @@ class Bits(dict[str, int]):
 class QuantizationPolicy:
     """Bit-widths, each in {2, 4, 8}, in execution order.
 
-    weight_bits:      node name -> bits, for every node of `Graph.weighted_nodes`
-    activation_bits:  tensor name -> bits, for every tensor of `Graph.quantized_tensors`, of which
-                      the network's input is the first
+    Attributes:
+      weight_bits: node name -> bits, for every node of `Graph.weighted_nodes`.
+      activation_bits: tensor name -> bits, for every tensor of `Graph.quantized_tensors`, of which
+        the network's input is the first.
 
     A value: frozen, hashable, compared by content whatever the order. Raises TfmixError where a
     bit-width is not legal.
@@ -66,7 +67,9 @@ class QuantizationPolicy:
     def uniform(cls, model: Any, bits: int) -> QuantizationPolicy:
         """Everything at `bits`, but for the network's input and its logits, which stay at 8.
 
-        model: a tf_keras model, or whatever else has a graph.
+        Args:
+          model: a tf_keras model, or whatever else has a graph.
+          bits: 2, 4 or 8.
         """
         graph = as_graph(model)
         return cls(

@@ -24,7 +24,13 @@ def plot_policy(
 ) -> Path:
     """Saves a picture of the bits of each weight and activation tensor, and of their bytes.
 
-    model: whatever has a graph (a float or fake-quant model, a Graph). path: .png, .svg or .pdf.
+    Args:
+      model: whatever has a graph (a float or fake-quant model, a Graph).
+      policy: the bits to show.
+      path: of the picture, .png, .svg or .pdf.
+      title: above it.
+
+    Returns the path.
     """
     graph = as_graph(model)
     policy.validate(graph)

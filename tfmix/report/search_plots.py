@@ -101,12 +101,13 @@ def plot_pareto(
 ) -> Figure:
     """Accuracy against bytes, and the line of those that no other beats in both.
 
-    results: searches with a measured accuracy, of any methods, budgets and seeds
-    size:    "flash" or "ram"
-    labels:  of the results; the method by default. Results of the same label share a colour
-    trials:  also draw every trial that measured a policy's accuracy as a whole
+    Args:
+      results: searches with a measured accuracy, of any methods, budgets and seeds.
+      size: "flash" or "ram".
+      labels: of the results; the method by default. Results of the same label share a colour.
+      trials: also draw every trial that measured a policy's accuracy as a whole.
 
-    TfmixError for a result without an accuracy.
+    Raises TfmixError for a result without an accuracy.
     """
     results = [results] if isinstance(results, SearchResult) else list(results)
     labels = [result.method for result in results] if labels is None else list(labels)

@@ -51,12 +51,14 @@ class Evaluation:
 class SearchResult:
     """What a search found, and how it got there; `print` it.
 
-    score:        what was measured of the policy, None if nothing was; see `measure`
-    flash_bytes, ram_bytes: of the policy, as the problem's memory model counts
-    proof:        what the method can prove of its policy, None for most methods
-    evaluations:  all that was measured, in the order in which values came
-    interrupted:  the search was stopped: the policy is the best of those measured so far
-    table:        the sensitivities that the policy was computed from, if any
+    Attributes:
+      policy: the bits that were found.
+      score: what was measured of the policy, None if nothing was; see `measure`.
+      flash_bytes, ram_bytes: of the policy, as the problem's memory model counts.
+      proof: what the method can prove of its policy, None for most methods.
+      evaluations: all that was measured, in the order in which values came.
+      interrupted: the search was stopped: the policy is the best of those measured so far.
+      table: the sensitivities that the policy was computed from, if any.
     """
 
     policy: QuantizationPolicy

@@ -24,11 +24,16 @@ _KERNELS = (
 )
 
 
-def random_chain(seed: int, kernels: tuple[Kernel, ...] = _KERNELS) -> IntegerNetwork:
-    """A network with one chain of 1 to 8 layers, and up to two nodes before it and one behind."""
+def random_chain(
+    seed: int, kernels: tuple[Kernel, ...] = _KERNELS, *, first: bool = False
+) -> IntegerNetwork:
+    """A network with one chain of 1 to 9 layers, and one node behind it or none.
+
+    first: the chain begins with the network's input; otherwise up to two nodes stand before it.
+    """
     rng = np.random.default_rng(seed)
     builder = _ChainBuilder(rng)
-    for _ in range(rng.integers(3)):
+    for _ in range(0 if first else rng.integers(3)):
         builder.grow((Kernel.REQUANTIZE, Kernel.CONV2D))
     begin = len(builder.nodes)
     for _ in range(rng.integers(1, 9)):

@@ -25,7 +25,11 @@ static int broken(const uint8_t* guard) {
 }
 
 int main(void) {
+#ifdef MODEL_INPUT_ROWS
+  static uint8_t image[MODEL_INPUT_ROWS][MODEL_INPUT_ROW_BYTES];
+#else
   static uint8_t image[MODEL_INPUT_BYTES];
+#endif
   memset(guarded, FILL, sizeof(guarded));
   const tfmix_status status = model_init();
   if (status != TFMIX_OK) {
@@ -34,7 +38,15 @@ int main(void) {
   }
   while (fread(image, 1, sizeof(image), stdin) == sizeof(image)) {
     memset(model_arena, FILL, MODEL_ARENA_BYTES);
+#ifdef MODEL_INPUT_ROWS
+    model_begin();
+    for (int i = 0; i < MODEL_INPUT_ROWS; ++i) {
+      model_feed_row(image[i]);
+      memset(image[i], FILL, sizeof(image[i]));
+    }
+#else
     memcpy(model_input(), image, sizeof(image));
+#endif
     model_invoke();
     fwrite(model_output(), 1, MODEL_OUTPUT_BYTES, stdout);
   }

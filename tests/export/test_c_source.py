@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from integer_models import ModelBuilder, model_of, random_model
+from random_chains import random_chain
 
 import tfmix
 from tfmix.errors import TfmixError
@@ -123,6 +124,17 @@ def test_every_kernel(kernel, library, tmp_path):
     np.testing.assert_array_equal(found, IntegerModel(model).run(q))
 
 
+@needs_compiler
+@pytest.mark.parametrize("by_rows", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+def test_chains(seed, by_rows, library, tmp_path):
+    model = random_chain(seed, first=by_rows)
+    export_c_network(model, tmp_path, input_by_rows=by_rows)
+    q = inputs_of(model)
+    found = outputs_of(build(tmp_path, library), model, q)
+    np.testing.assert_array_equal(found, IntegerModel(replace(model, chains=())).run(q))
+
+
 @pytest.fixture(scope="module")
 def digits():
     """The demo's network in mixed precision, as calibration leaves it."""
@@ -164,10 +176,33 @@ def test_init_reports_what_the_kernels_do_not_accept(
     pattern, replacement, message, library, tmp_path
 ):
     export_c_network(model_of(Kernel.CONV2D), tmp_path)
+    assert message in complaint_of_init(pattern, replacement, library, tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "message"),
+    [
+        (r"(chain1_sizes = \{\d+, )\d+", r"\g<1>4", "sizes contradict"),  # scratch
+        (r"(chain1_operand_sizes\[\d+\] = \{)\d+", r"\g<1>1", "sizes contradict"),
+        (r"\n     (\d+), (\d+), (\d+),", r"\n     \1, \2, 100,", "another number of rows"),
+        (r"(kernels, )\d+\};", r"\g<1>0};", "not among those that are linked"),
+    ],
+)
+def test_init_reports_a_chain_that_cannot_run(pattern, replacement, message, library, tmp_path):
+    kernels = (Kernel.CONV2D, Kernel.ADD)
+    export_c_network(random_chain(1, kernels, first=True), tmp_path)
+    assert message in complaint_of_init(pattern, replacement, library, tmp_path)
+
+
+def complaint_of_init(pattern: str, replacement: str, library: Path, tmp_path: Path) -> str:
     source = tmp_path / "model.c"
-    source.write_text(re.sub(pattern, replacement, source.read_text()))
+    text = source.read_text()
+    assert re.search(pattern, text)
+    source.write_text(re.sub(pattern, replacement, text))
     done = subprocess.run([build(tmp_path, library)], capture_output=True, text=True)
-    assert done.returncode == 1 and message in done.stdout
+    assert done.returncode == 1
+    return done.stdout
 
 
 # -- how it builds ------------------------------------------------------------------------------
@@ -187,9 +222,10 @@ def test_it_compiles_without_warnings(compiler, flags, tmp_path):
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler}")
     for seed in SEEDS[:4]:
-        export_c_network(random_model(seed, 8), tmp_path)
-        source = tmp_path / "model.c"
-        run(compiler, *flags, *WARNINGS, INCLUDE, "-c", source, "-o", tmp_path / "model.o")
+        for model in (random_model(seed, 8), random_chain(seed)):
+            export_c_network(model, tmp_path)
+            source = tmp_path / "model.c"
+            run(compiler, *flags, *WARNINGS, INCLUDE, "-c", source, "-o", tmp_path / "model.o")
 
 
 @needs_compiler

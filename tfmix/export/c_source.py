@@ -23,7 +23,7 @@ from tfmix.integer.lower import KernelCall, lower
 from tfmix.integer.model import BINARY_KERNELS, IntegerNetwork, IntegerNode, Kernel
 from tfmix.integer.runtime import BufferSizes, StreamSizes, prepare, prepare_stream
 from tfmix.integer.schedule import schedule_of, tensor_bytes
-from tfmix.integer.stream import StreamCall, execution_order, lower_chain
+from tfmix.integer.stream import KIND_NAMES, StreamCall, execution_order, lower_chain
 from tfmix.integer.validate import check_model
 from tfmix.ir.graph import FIXED_BITS
 from tfmix.ir.schedule import Schedule
@@ -266,7 +266,7 @@ _HEADER = Template("""\
  *
  *   input   $input_shape, uint8: q stands for $input_scale * (q - $input_zero_point)
  *   output  $output_shape, uint8: q stands for $output_scale * (q - $output_zero_point)
- *   RAM     $arena bytes: the arena, which holds input, output and all between
+ *   RAM     $arena bytes: the arena, which holds $held and all between
  *   flash   $constants bytes of weights and parameters, and beside them the code of the kernels:
  *
 $variants
@@ -329,6 +329,7 @@ extern uint8_t ${name}_arena[${PREFIX}_ARENA_BYTES];
 
 #: What differs between an input that is whole and one that comes row by row.
 _WHOLE = {
+    "held": "input, output",
     "usage": " *     memcpy(${name}_input(), image, ${PREFIX}_INPUT_BYTES);",
     "input_sizes": "#define ${PREFIX}_INPUT_BYTES $input_bytes",
     "input_functions": """\
@@ -338,6 +339,7 @@ uint8_t* ${name}_input(void);""",
     "until": "the input is written",
 }
 _BY_ROWS = {
+    "held": "rows of the input, output",
     "usage": """\
  *     ${name}_begin();
  *     for (int i = 0; i < ${PREFIX}_INPUT_ROWS; ++i) ${name}_feed_row(camera_row(i));""",
@@ -514,7 +516,7 @@ def _chain_layers(network: _Network, chain: _Chain) -> Iterator[str]:
         values = {key: getattr(record, key) for key, _ in record._fields_}
         params = ", ".join(map(_int32, values.pop("params")))
         kernel, *variant, rows, band, buffer_rows, first, second = values.values()
-        yield f"    {{{kernel}, /* {layer.title}: {layer.call.kernel.value} */"
+        yield f"    {{{KIND_NAMES[kernel]}, /* {layer.title} */"
         yield f"     {_braces(variant)},"
         yield f"     {rows}, {band}, {buffer_rows}, {first}, {second},"
         yield f"     {{{{{params}}}}}}},"

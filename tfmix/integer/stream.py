@@ -52,6 +52,10 @@ KINDS = {
     Kernel.MAX_POOL.value: 6,
 }
 AVERAGE_POOL_ROWS = 7
+#: The enumerators.
+KIND_NAMES = {kind: f"TFMIX_STREAM_{name.upper()}" for name, kind in KINDS.items()} | {
+    AVERAGE_POOL_ROWS: "TFMIX_STREAM_AVERAGE_POOL_ROWS"
+}
 _NO_INPUT = -1
 
 

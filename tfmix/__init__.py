@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from tfmix.policy.policy import QuantizationPolicy
     from tfmix.policy.search.session import SearchResult
     from tfmix.report.plots import plot_policy
+    from tfmix.report.write import write_report
     from tfmix.search.callback import PolicySearch
     from tfmix.version import __version__
 
@@ -96,6 +97,7 @@ __all__ = [
     "reestimate_batch_norm",
     "search_policy",
     "set_policy",
+    "write_report",
 ]
 
 #: Where each name is defined: what stands above for type checkers, as a value. A test holds the
@@ -126,6 +128,7 @@ _DEFINED_IN = {
     "tfmix.policy.policy": ("QuantizationPolicy",),
     "tfmix.policy.search.session": ("SearchResult",),
     "tfmix.report.plots": ("plot_policy",),
+    "tfmix.report.write": ("write_report",),
     "tfmix.search.callback": ("PolicySearch",),
     "tfmix.version": ("__version__",),
 }

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from tfmix.budget import ACCOUNTINGS, Budget, parse_size
@@ -64,7 +64,7 @@ def _parse_budget(text: str) -> dict[str, Any]:
     sizes: dict[str, Any] = {}
     for part in text.split(","):
         name, _, value = (piece.strip() for piece in part.partition("="))
-        if name not in ("flash", "ram", "accounting") or not value or name in sizes:
+        if name not in (f.name for f in fields(Budget)) or not value or name in sizes:
             raise TfmixError(
                 f"--budget {text!r}: {part!r} is not one of flash=SIZE, ram=SIZE, "
                 f"accounting={'|'.join(ACCOUNTINGS)}, each once"
@@ -80,7 +80,7 @@ def _parse_budget(text: str) -> dict[str, Any]:
 def budget_document(budget: Budget | None) -> dict[str, Any] | None:
     if budget is None:
         return None
-    return {"flash": budget.flash, "ram": budget.ram, "accounting": budget.accounting}
+    return asdict(budget)
 
 
 # -- a quiet TensorFlow -------------------------------------------------------------------------

@@ -13,7 +13,6 @@ import numpy as np
 import tf_keras
 
 import tfmix
-from tfmix.export.kernel_sources import kernels_directory
 
 layers = tf_keras.layers
 
@@ -50,7 +49,7 @@ def tiny_model() -> tf_keras.Model:
 def run_c_network(model: tfmix.IntegerModel, q: np.ndarray) -> np.ndarray:
     """Outputs of the exported C network, compiled with the installed kernels."""
     _, source, variants = tfmix.export_c(model, "network", name="network")
-    kernels = kernels_directory()
+    kernels = tfmix.kernels_directory()
     Path("driver.c").write_text(DRIVER)
     include = [f"-I{kernels / 'include'}", f"-I{source.parent}"]
     subprocess.run(["gcc", "-c", "-std=c99", "-Wall", "-Werror", *include, source], check=True)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from tfmix.export.delegate import delegate_path, interpreter
+    from tfmix.export.kernel_sources import kernels_directory
     from tfmix.fakequant import callbacks
     from tfmix.fakequant.apply import get_policy, set_policy
     from tfmix.fakequant.batch_norm import reestimate_batch_norm
@@ -88,6 +89,7 @@ __all__ = [
     "finetune",
     "get_policy",
     "interpreter",
+    "kernels_directory",
     "learn_rounding",
     "load",
     "memory_report",
@@ -113,6 +115,7 @@ _DEFINED_IN = {
         *("FormatError", "TfmixError", "UnsupportedModelError"),
     ),
     "tfmix.export.delegate": ("delegate_path", "interpreter"),
+    "tfmix.export.kernel_sources": ("kernels_directory",),
     "tfmix.fakequant": ("callbacks",),
     "tfmix.fakequant.apply": ("get_policy", "set_policy"),
     "tfmix.fakequant.batch_norm": ("reestimate_batch_norm",),

@@ -15,12 +15,13 @@ import numpy as np
 from tfmix.errors import TfmixError
 from tfmix.export import tflite
 from tfmix.export.options import op_name
+from tfmix.export.streams import STREAM
 from tfmix.integer import abi
 
 #: Numbers that a length, an offset or a size should not be.
 NASTY = (0, 1, 2, 16, 255, 256, 1 << 16, 1 << 30, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 
-_OPERATORS = tuple(op_name(variant) for variant in abi.all_variants())
+_OPERATORS = (*(op_name(variant) for variant in abi.all_variants()), *[op_name(STREAM)] * 9)
 
 
 def mutant(files: Sequence[bytes], rng: np.random.Generator) -> bytes:

@@ -15,6 +15,7 @@
 #include <memory>
 #include <new>
 
+#include "stream_kernels.h"
 #include "tflite_abi.h"
 #include "tfmix/kernels.h"
 #include "tfmix/options.h"
@@ -171,6 +172,57 @@ struct Runner<kKernel> {
   }
 };
 
+// A chain of layers: `params` are layer_count, input_count and the layers.
+struct Stream {
+  static constexpr size_t kHead = 2;
+  static constexpr size_t kLayer = sizeof(tfmix_stream_layer) / sizeof(int32_t);
+
+  static tfmix_stream Of(const Words& params) {
+    tfmix_stream stream = {};
+    stream.layers = reinterpret_cast<const uint8_t*>(params.data() + kHead);
+    stream.layer_count = params[0];
+    stream.input_count = params[1];
+    stream.kernels = tfmix_host_stream_kernels(&stream.kernel_count);
+    return stream;
+  }
+
+  static const char* Read(OptionsReader& reader, const tfmix_variant&, Words* params,
+                          BufferSizes* sizes) {
+    int32_t counts[3];  // layers, inputs, rows of input 0 if they come one by one
+    OptionsStatus read = reader.Read(counts, 3);
+    if (read != OptionsStatus::kOk) return OptionsMessage(read);
+    if (counts[0] < 1 || counts[0] > TFMIX_STREAM_MOST_LAYERS || counts[1] < 1 ||
+        counts[1] > TFMIX_STREAM_MOST_INPUTS || counts[2] != 0) {
+      return tfmix_status_message(TFMIX_BAD_CHAIN);
+    }
+    const size_t layers = static_cast<size_t>(counts[0]);
+    *params = Words(kHead + layers * kLayer);
+    std::memcpy(params->data(), counts, kHead * sizeof(int32_t));
+    auto* records = reinterpret_cast<tfmix_stream_layer*>(params->data() + kHead);
+    read = reader.Read(records, layers);
+    if (read != OptionsStatus::kOk) return OptionsMessage(read);
+    int32_t operands = counts[1];
+    for (size_t i = 0; i < layers; ++i) {
+      operands += records[i].kernel == TFMIX_STREAM_CONV2D ||
+                  records[i].kernel == TFMIX_STREAM_DEPTHWISE_CONV2D;
+    }
+    sizes->operands = Array<int32_t>(static_cast<size_t>(operands));
+    const tfmix_stream stream = Of(*params);
+    tfmix_stream_sizes found;
+    const tfmix_status status =
+        tfmix_stream_prepare(&stream, sizes->operands.data(), operands, &found);
+    if (status != TFMIX_OK) return tfmix_status_message(status);
+    sizes->output = found.output;
+    sizes->scratch = found.scratch;
+    return nullptr;
+  }
+
+  static void Run(const Words& params, Operands operands, uint8_t* output, void* scratch) {
+    const tfmix_stream stream = Of(params);
+    tfmix_stream_run(&stream, operands, output, scratch);
+  }
+};
+
 struct Variant {
   const char* op_name;
   tfmix_variant bits;
@@ -227,6 +279,7 @@ constexpr Variant kVariants[] = {
     TFMIX_MAX_POOL_VARIANTS(TFMIX_MAX_POOL_)
     TFMIX_PAD_VARIANTS(TFMIX_PAD_)
     TFMIX_SOFTMAX_VARIANTS(TFMIX_SOFTMAX_)
+    {"TFMIX_STREAM", {}, Stream::Read, Stream::Run},
     // clang-format on
 };
 

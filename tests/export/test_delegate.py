@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from integer_models import model_of, random_model
+from random_chains import random_chain
 
 import tfmix
 from tfmix.errors import FormatError, TfmixError
@@ -104,6 +105,11 @@ def _assert_equal(network: IntegerNetwork, interpreter: Interpreter) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_random_networks(seed, interpreter):
     _assert_equal(random_model(seed, nodes=8), interpreter)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_chains(seed, interpreter):
+    _assert_equal(random_chain(seed), interpreter)
 
 
 @pytest.mark.parametrize("kernel", Kernel)

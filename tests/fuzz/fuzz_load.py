@@ -136,7 +136,10 @@ def judge(data: bytes) -> Verdict:
     if products <= MAX_REFERENCE_PRODUCTS:
         for name, expected in reference.run(model, inputs).items():
             assert np.array_equal(tensors[name], expected), f"{name} differs from the reference"
-    return verdict("ran", kernels)
+    if model.chains:
+        output = tensors[model.output].reshape(-1, *model.output_shape)
+        assert np.array_equal(runtime.run(inputs), output), "the chains differ from the layers"
+    return verdict("ran", kernels, len(model.chains))
 
 
 def delegate(data: bytes) -> str:
@@ -200,6 +203,7 @@ class Fuzzer:
         import numpy as np
         from integer_models import random_model
         from mutants import mutant
+        from random_chains import random_chain
 
         from tfmix.export.flatbuffer import serialize
 
@@ -211,7 +215,8 @@ class Fuzzer:
         while time.monotonic() < end and most != 0:
             most = most and most - 1
             fresh = rng.integers(8) == 0
-            files = [serialize(random_model(int(rng.integers(1 << 30))))] if fresh else self.files
+            make = (random_model, random_chain)[rng.integers(2)]
+            files = [serialize(make(int(rng.integers(1 << 30))))] if fresh else self.files
             self._judge(mutant(files, rng), joins=True)
             if time.monotonic() - said > 60:
                 said = time.monotonic()
@@ -241,13 +246,15 @@ class Fuzzer:
 
 
 def seeds(count: int) -> list[bytes]:
-    """Sound files: random networks, and every kernel by itself."""
+    """Sound files: random networks, some with chains, and every kernel by itself."""
     from integer_models import model_of, random_model
+    from random_chains import random_chain
 
     from tfmix.export.flatbuffer import serialize
     from tfmix.integer.model import Kernel
 
     models = [random_model(seed, nodes=4) for seed in range(count)]
+    models += map(random_chain, range(count))
     return [serialize(model) for model in [*models, *map(model_of, Kernel)]]
 
 

@@ -63,6 +63,12 @@ class GraphBuilder:
     def add(self, name, a, b, relu=False) -> str:
         return self._append(name, Op.ADD, [a, b], self.tensors[a].shape, signed=not relu, relu=relu)
 
+    def multiply(self, name, a, b) -> str:
+        return self._append(name, Op.MULTIPLY, [a, b], self.tensors[a].shape)
+
+    def lookup(self, name, x, function="sigmoid") -> str:
+        return self._append(name, Op.LOOKUP, [x], self.tensors[x].shape, function=function)
+
     def concatenate(self, name, *inputs) -> str:
         height, width, _ = self.tensors[inputs[0]].shape
         channels = sum(self.tensors[x].shape[2] for x in inputs)
@@ -74,9 +80,9 @@ class GraphBuilder:
     def reshape(self, name, x, *shape) -> str:
         return self._append(name, Op.RESHAPE, [x], shape)
 
-    def dense(self, name, x, features) -> str:
+    def dense(self, name, x, features, relu=False) -> str:
         shape = (*self.tensors[x].shape[:-1], features)
-        return self._append(name, Op.DENSE, [x], shape, signed=True, use_bias=True)
+        return self._append(name, Op.DENSE, [x], shape, signed=not relu, relu=relu, use_bias=True)
 
     def softmax(self, name, x) -> str:
         return self._append(name, Op.SOFTMAX, [x], self.tensors[x].shape)
@@ -129,11 +135,7 @@ def mobilenet_v2(alpha: float = 1.0, resolution: int = 224, classes: int = 1000)
 
 
 def mnasnet_a1(resolution: int = 224, classes: int = 1000) -> Graph:
-    """Inverted residuals, some with squeeze and excitation (Tan et al. 2019, figure 7).
-
-    There is no sigmoid and no multiplication among the operators: a sum stands in for the
-    multiplication by the gate, which reads and writes the same bytes, and the sigmoid is left out.
-    """
+    """Inverted residuals, some with squeeze and excitation (Tan et al. 2019, figure 7)."""
     b = GraphBuilder(resolution, resolution, 3)
     x = b.conv("conv1", "input", 32, kernel=3, stride=2)
     x = b.conv("project0", b.depthwise("dw0", x), 16, relu=False)
@@ -148,9 +150,9 @@ def mnasnet_a1(resolution: int = 224, classes: int = 1000) -> Graph:
             x = b.depthwise(f"dw{block}", x, kernel, stride=1 if repeat else first_stride)
             if squeeze:
                 gate = b.global_average_pool(f"squeeze{block}", x)
-                gate = b.dense(f"reduce{block}", gate, before // 4)
+                gate = b.dense(f"reduce{block}", gate, before // 4, relu=True)
                 gate = b.dense(f"excite{block}", gate, before * expansion)
-                x = b.add(f"gate{block}", x, gate)
+                x = b.multiply(f"gate{block}", x, b.lookup(f"sigmoid{block}", gate))
             x = b.conv(f"project{block}", x, channels, relu=False)
             if repeat > 0:
                 x = b.add(f"add{block}", skip, x)

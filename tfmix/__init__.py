@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tfmix import registration
 
 if TYPE_CHECKING:
+    from tfmix import models
     from tfmix.api import (
         check,
         convert,
@@ -93,6 +94,7 @@ __all__ = [
     "learn_rounding",
     "load",
     "memory_report",
+    "models",
     "plot_policy",
     "proxy",
     "quantize_model",
@@ -105,6 +107,7 @@ __all__ = [
 #: Where each name is defined: what stands above for type checkers, as a value. A test holds the
 #: two and `__all__` together.
 _DEFINED_IN = {
+    "tfmix": ("models",),
     "tfmix.api": (
         *("check", "convert", "export", "export_c", "export_resolver", "load", "memory_report"),
         *("quantize_model", "search_policy"),
@@ -142,10 +145,12 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module(_HOME[name])
-    if not hasattr(module, name):  # a module of that package
-        import_module(f"{_HOME[name]}.{name}")
+    if _HOME[name] == __name__ or not hasattr(module, name):  # a module of that package
+        value = import_module(f"{_HOME[name]}.{name}")
+    else:
+        value = getattr(module, name)
     registration.register()
-    value = globals()[name] = getattr(module, name)
+    globals()[name] = value
     return value
 
 

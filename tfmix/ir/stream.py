@@ -71,7 +71,7 @@ class Stream:
     inputs: whole tensors, that which the first layer reads first in front
     rows:   of each tensor but the output, how many rows are needed at once: the size of its buffer
             where it lies within the chain, or where it is input 0 and arrives row by row
-    moved:  of each such tensor, how many rows are moved to the front of its buffer in all
+    moved:  of each tensor within, how many rows are moved to the front of its buffer in all
     kept:   (rows of the output, first row of input 0 still needed when the last of these is
             written), of the calls that can decide how far below the input the output may lie
     """
@@ -165,7 +165,7 @@ def simulate(layers: Sequence[RowLayer]) -> Simulation:
     done = [0] * len(layers)  # rows of the output, or of the input added up
     made = dict.fromkeys(readers, 0)
     rows = dict.fromkeys(readers, 1)
-    oldest: dict[str, list[tuple[int, int]]] = {tensor: [] for tensor in readers}
+    oldest: dict[str, list[tuple[int, int]]] = {t: [] for t in readers if t in producer}
     kept: dict[tuple[str, int], list[tuple[int, int]]] = {
         (tensor, i): [] for tensor, found in readers.items() for i in found
     }

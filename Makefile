@@ -49,10 +49,11 @@ bench-kernels: $(SETUP)
 	@$(RUN) benchmarks/kernels.py
 	@$(RUN) benchmarks/instruction_table.py
 
-# What not everybody needs: the extras "docs", "notebooks" and "release" of pyproject.toml.
+# What not everybody needs: the extras "docs", "notebooks" and "release" of pyproject.toml. tfmix
+# itself is there already and is not built anew.
 .venv/extra-%: $(SETUP)
 	@echo "setup: installing what '$*' takes into .venv"
-	@.venv/bin/pip install -q --disable-pip-version-check --retries 5 -e '.[$*]'
+	@.venv/bin/pip install -q --disable-pip-version-check --retries 5 'tfmix[$*]'
 	@touch $@
 
 notebooks: $(SETUP) .venv/extra-notebooks

@@ -1,6 +1,7 @@
 """`tfmix COMMAND --help`, exit codes, and what goes to which stream."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -23,9 +24,13 @@ for command in {[[], *([name] for name in NAMES)]!r}:
 heavy = {{"tensorflow", "tf_keras", "numpy", "scipy"}} & set(sys.modules)
 assert not heavy, heavy
 """
+    before = os.times()
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    after = os.times()
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("usage: tfmix") == 1 + len(NAMES)
+    # Processor time: whatever else the machine does.
+    assert sum(after[2:4]) - sum(before[2:4]) < 0.3
 
 
 def test_python_m_tfmix():

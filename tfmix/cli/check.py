@@ -42,8 +42,8 @@ def _fit(model: Any, budget: Budget) -> tuple[dict[str, Any], list[str]]:
     policy = tfmix.QuantizationPolicy.uniform(model, 8)
     report = tfmix.memory_report(model, policy, budget)
     facts = {"flash_at_8_bits": report.flash_bytes, "ram_at_8_bits": report.ram_bytes}
-    lines = str(report).splitlines()[-6 if report.interpreter_bytes else -5 :]
-    lines = ["at 8 bits:", *(f"  {line}" for line in lines)]
+    sums = str(report).rpartition("-\n")[2].splitlines()  # below the table
+    lines = ["at 8 bits:", *(f"  {line}" for line in sums)]
     if report.fits:
         return {"fits": True, **facts}, lines
     try:

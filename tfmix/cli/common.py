@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -107,10 +108,9 @@ def import_tensorflow(debug: bool = False) -> None:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _stderr_held_back():
-        import tensorflow as tf
-
         import tfmix.api  # noqa: F401
-    tf.get_logger().setLevel("ERROR")
+    for logger in ("absl", "tensorflow"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

@@ -42,9 +42,10 @@ def add_data(parser: argparse.ArgumentParser, **options: str) -> None:
         help="of images in folders: unit is 0 to 1 (the default), signed is -1 to 1, "
         "none is 0 to 255",
     )
-    group.add_argument(
-        "--batch-size", type=int, default=128, metavar="N", help="samples a batch (128)"
-    )
+    if "train" in options:
+        group.add_argument(
+            "--batch-size", type=int, default=128, metavar="N", help="samples a batch (128)"
+        )
 
 
 def read_data(

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
     if models.qmodel is None:
         raise TfmixError(f"{arguments.model} is not a fake-quant model: tfmix quantize makes one")
     path = Path(arguments.model)
-    default = path / "model.tflite" if path.is_dir() else path.with_suffix(".tflite")
+    default = path / "model.tflite" if models.directory else path.with_suffix(".tflite")
     say(arguments, "convert to integers")
     shape = models.qmodel.input_shape[1:]
     integer = tfmix.convert(models.qmodel, read_data(arguments.data, shape, arguments))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -62,10 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What the library prints is progress: stdout is for the result alone.
     with contextlib.redirect_stdout(sys.stderr), without_noise(arguments.debug):
         outcome = _run(arguments)
-    if arguments.json:
-        print(json.dumps(outcome.document, indent=1))
-    elif outcome.text:
-        print(outcome.text)
+    text = json.dumps(outcome.document, indent=1) if arguments.json else outcome.text
+    try:
+        print(text, end="\n" * bool(text), flush=True)
+    except BrokenPipeError:  # whoever reads has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(outcome.code)
 
 

@@ -23,11 +23,12 @@ def call_of(layer: Layer, variant: str) -> Call:
     v, s = parse_variant(variant), layer.shape
     inputs = [bits for bits in (v.a, v.b) if bits is not None]
     rows, columns = s.output if s.kernel else s.plane
+    second = [(1, 1, s.channels) if s.same is False else (*s.plane, s.channels)] * (v.b is not None)
     if layer.kernel.value == "fully_connected":
         rows = columns = 1
     return Call(
         layer.kernel.value,
-        tuple((*s.plane, s.channels) for _ in inputs),
+        ((*s.plane, s.channels), *second),
         (rows, columns, s.output_channels or s.channels),
         tuple(inputs),
         v.output_bits or v.a,

@@ -201,6 +201,21 @@ LAYERS = (
         ("a8b8o8", "a4b4o4", "a2b2o2", "a8b4o8", "a4b8o4", "a8b2o8"),
     ),
     Layer(
+        "multiply 14x14x96 by channel",
+        Kernel.MULTIPLY,
+        Shape((14, 14), 96, left_shift=0, same=False),
+        ("a8b8o8", "a4b8o4", "a2b2o2", "a8b8o4", "a4b8o8", "a8b2o8"),
+    ),
+    Layer(
+        "multiply 14x14x96 by element",
+        Kernel.MULTIPLY,
+        Shape((14, 14), 96, left_shift=0, same=True),
+        ("a8b8o8", "a4b4o4"),
+    ),
+    Layer(
+        "lookup 672", Kernel.LOOKUP, Shape((1, 1), 672), ("a8o8", "a4o4", "a2o2", "a8o4", "a4o8")
+    ),
+    Layer(
         "average pool 8x8x64, global",
         Kernel.AVERAGE_POOL,
         Shape((8, 8), 64, kernel=(8, 8)),
@@ -240,7 +255,7 @@ class Result:
     """One row of the table.
 
     work: MACs of a kernel with weights, padding counted; else elements that are read, for add,
-    requantize and softmax those of the output
+    multiply, lookup, requantize and softmax those of the output
     scratch, text: bytes; text is the flash that this one variant adds to a program, without prepare
     """
 

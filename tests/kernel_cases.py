@@ -44,7 +44,7 @@ class Shape:
     channels: of each input
     kernel:   with strides, padding and output: the window, drawn where kernel is None
     largest:  inputs and weights all have their largest value
-    left_shift: of a kernel with weights
+    left_shift: of a kernel with weights, and of multiply
     same: multiply: whether the second factor has the shape of the first
     """
 
@@ -212,6 +212,8 @@ class _Draw:
         shape = (*self._plane(), self._input_channels())
         same = self._one_in(2) if self.shape.same is None else self.shape.same
         left_shift = 0 if self._one_in(2) else self._int(0, 12)
+        if self.shape.left_shift is not None:
+            left_shift = self.shape.left_shift
         values = 2.0 ** (self.variant.a + self.variant.b)
         multiplier = INT32_MAX if self._one_in(8) else self._multiplier(values, left_shift)
         rescale = Rescale(max(multiplier, 1), left_shift)

@@ -18,14 +18,14 @@
 #define TFMIX_DSP 0
 #endif
 
-#if TFMIX_DSP
-
-// What runs rarely is compiled for size, and not into what runs often.
-#if defined(__GNUC__)
+// What runs rarely beside the fast paths is compiled for size, and not into what runs often.
+#if TFMIX_DSP && defined(__GNUC__)
 #define TFMIX_FOR_SIZE __attribute__((cold, noinline))
 #else
 #define TFMIX_FOR_SIZE
 #endif
+
+#if TFMIX_DSP
 
 namespace tfmix {
 

@@ -14,9 +14,10 @@
 namespace tfmix {
 namespace {
 
+// Of any shape. Beside the path below it serves channels that do not come in fours.
 template <int kInputBitsA, int kInputBitsB, int kOutputBits>
-void MultiplyRuns(const tfmix_multiply_params& p, const uint8_t* input_a, const uint8_t* input_b,
-                  uint8_t* output) {
+TFMIX_FOR_SIZE void MultiplyRuns(const tfmix_multiply_params& p, const uint8_t* input_a,
+                                 const uint8_t* input_b, uint8_t* output) {
   constexpr int32_t kRun = 64;  // elements taken at a time
   ClearUnusedBits<kOutputBits>(p.elements, output);
   int16_t a[kRun];

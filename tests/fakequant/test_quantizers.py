@@ -80,6 +80,7 @@ def every_quantizer() -> Iterator[tuple[str, tuple[Any, tuple[int, ...]]]]:
         yield f"{name} signed activations", (activations(signed=True), (8, 5, 4, 4))
         yield f"{name} activations after ReLU6", (activations(signed=False, maximum=6.0), (8, 50))
         yield f"{name} network's input", (activations(signed=True, trainable=False), (8, 50))
+        yield f"{name} gate", (activations(signed=False, maximum=1.0, fixed=True), (8, 50))
 
 
 QUANTIZERS = dict(every_quantizer())
@@ -421,6 +422,20 @@ class TestActivations:
         bound = calibrated(bits, 0.0, np.nan, kind)
         with pytest.raises(CalibrationError, match="act: the range .*nan.* training has diverged"):
             bound.quantizer.quant_params(bound.variables, "act")
+
+    def test_a_fixed_range_stays(self, kind, bits):
+        bound = Bound.make(kind(signed=False, maximum=1.0, fixed=True), (None, 4), bits)
+        x = np.array([[0.0, 0.31, 0.97, 1.0]], np.float32)
+        for training in (False, True):
+            y = bound(x, training=training).numpy()
+            np.testing.assert_allclose(
+                y, np.round(x * max_level(bits)) / max_level(bits), rtol=1e-6
+            )
+        quant = bound.quantizer.quant_params(bound.variables, "gate")
+        assert (quant.scale, quant.zero_point) == (pytest.approx(1 / max_level(bits)), 0)
+        layer = tf_keras.layers.Layer()
+        bound.quantizer.build((None, 4), "x", layer)
+        assert layer.trainable_weights == []
 
     @pytest.mark.parametrize("trainable", [True, False])
     def test_the_range_is_learned_where_asked_for(self, kind, bits, trainable):

@@ -12,8 +12,8 @@ from keras_models import IMAGE, SUPPORTED, chain, functional, quantized, randomi
 import tfmix
 from tfmix.errors import UnsupportedModelError
 from tfmix.fakequant.apply import graph_of
-from tfmix.frontend.keras import read
-from tfmix.ir.graph import Graph, Node, Op
+from tfmix.frontend.keras import LOOKUP_ACTIVATIONS, hard_sigmoid_6, read
+from tfmix.ir.graph import FUNCTIONS, Graph, Node, Op
 
 layers = tf_keras.layers
 conv, bn, relu, pad = (
@@ -143,6 +143,46 @@ def test_softmax_inside_a_layer_is_a_node_of_its_own(activation):
     assert [node.name for node in found.nodes] == ["dense", "dense_softmax"]
     assert found.output == "dense_softmax"
     assert found.fixed_tensors == {"image", "dense"}
+
+
+@pytest.mark.parametrize(
+    ("activation", "function"),
+    [
+        ("sigmoid", "sigmoid"),
+        (tf.nn.sigmoid, "sigmoid"),
+        ("hard_sigmoid", "hard_sigmoid"),
+        (hard_sigmoid_6, "hard_sigmoid_6"),
+    ],
+)
+def test_a_lookup_is_a_node_of_its_own(activation, function):
+    inside = chain(conv(4, 3, activation=activation, name="conv"), layers.Flatten())
+    alone = chain(conv(4, 3, name="conv"), layers.Activation(activation, name="gate"))
+    for model, name in ((inside, f"conv_{function}"), (alone, "gate")):
+        found = graph(model)
+        node = found.producers[name]
+        assert (node.op, node.function, node.inputs) == (Op.LOOKUP, function, ("conv",))
+        assert not found.tensors[name].signed and found.tensors["conv"].signed
+    # What decides the output keeps its bits, also before the table.
+    assert graph(alone).fixed_tensors == {"image", "conv", "gate"}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_lookups_compute_what_keras_does(name):
+    x = np.linspace(-9, 9, 1001, dtype=np.float32)
+    expected = LOOKUP_ACTIVATIONS[name](tf.constant(x))
+    np.testing.assert_allclose(FUNCTIONS[name](x), expected, atol=2e-7)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_the_factor_for_each_channel_is_the_second(swapped, keepdims):
+    def build(x):
+        y = layers.GlobalMaxPooling2D(keepdims=keepdims, name="factor")(x)
+        return layers.Multiply(name="product")([y, x] if swapped else [x, y])
+
+    found = graph(functional(build))
+    assert found.producers["product"].inputs == ("image", "factor")
+    assert found.tensors["product"].shape == IMAGE
 
 
 def test_activation_as_a_layer_gives_its_name_to_the_output():
@@ -447,6 +487,20 @@ REFUSED = {
             lambda x: layers.Add(name="a")([x, layers.GlobalMaxPooling2D(keepdims=True)(x)])
         ),
         ["a (Add): input shapes [(8, 9, 3), (1, 1, 3)] differ"],
+    ),
+    "factor for each row": (
+        lambda: functional(
+            lambda x: layers.Multiply(name="m")([x, layers.MaxPooling2D((1, 9))(x)])
+        ),
+        ["m (Multiply): input shapes [(8, 9, 3), (8, 1, 3)]; factors of one shape, and of one"],
+    ),
+    "one channel times all": (
+        lambda: functional(lambda x: layers.Multiply(name="m")([x, conv(1, 1)(x)])),
+        ["m (Multiply): input shapes [(8, 9, 3), (8, 9, 1)]", "(1, 1, 3) or (3,), are supported"],
+    ),
+    "multiply as an operator": (
+        lambda: functional(lambda x: x * conv(3, 1)(x)),
+        ["the operator 'tf.math.multiply", "use tf_keras.layers.Add, Multiply or another layer"],
     ),
     "constant": (
         lambda: functional(lambda x: layers.Add(name="a")([x, tf.ones((1, *IMAGE))])),

@@ -160,6 +160,21 @@ SUPPORTED: dict[str, Callable[[], keras.Model]] = {
             ops.concatenate([ops.relu6(layers.Conv2D(3, 1)(x)) + x, ops.relu(x)], axis=-1)
         )
     ),
+    "squeeze and excitation": lambda: functional(
+        lambda x: layers.Multiply()(
+            [
+                layers.Dense(3, activation="sigmoid")(
+                    layers.GlobalAveragePooling2D(keepdims=True)(x)
+                ),
+                layers.ReLU()(x),
+            ]
+        )
+    ),
+    # Of Keras 3, which is another than that of tf_keras.
+    "hard sigmoid": lambda: chain(layers.Conv2D(4, 3), layers.Activation("hard_sigmoid")),
+    "operators of a gate": lambda: functional(
+        lambda x: ops.sigmoid(layers.Conv2D(3, 1)(x)) * ops.hard_sigmoid(layers.Dense(3)(x))
+    ),
     "training only": lambda: chain(
         layers.RandomFlip(), layers.RandomRotation(0.1), layers.RandomZoom(0.1),
         layers.RandomTranslation(0.1, 0.1), layers.RandomContrast(0.1),

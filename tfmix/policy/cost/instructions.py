@@ -144,12 +144,23 @@ def _fully_connected(call: Call) -> dict[str, int]:
 
 
 def _elements(call: Call) -> dict[str, int]:
-    """add and requantize."""
+    """add, requantize and lookup."""
     elements = math.prod(call.output)
     narrow = sum(bits < BIT_WIDTHS[-1] for bits in call.input_bits)
     return {
         "element": elements,
         "input below 8 bits": narrow * elements,
+        "output below 8 bits": elements * (call.output_bits < BIT_WIDTHS[-1]),
+    }
+
+
+def _multiply(call: Call) -> dict[str, int]:
+    """Four neighbours of the second factor at a time, and all that they are multiplied by."""
+    elements = math.prod(call.output)
+    return {
+        "element": elements,
+        "factor": math.prod(call.inputs[1]),
+        "input below 8 bits": elements * (call.input_bits[0] < BIT_WIDTHS[-1]),
         "output below 8 bits": elements * (call.output_bits < BIT_WIDTHS[-1]),
     }
 
@@ -172,7 +183,9 @@ _AMOUNTS = {
     "depthwise_conv2d": _depthwise_conv2d,
     "fully_connected": _fully_connected,
     "add": _elements,
+    "multiply": _multiply,
     "requantize": _elements,
+    "lookup": _elements,
     "average_pool": _pool,
     "max_pool": _pool,
     "softmax": _softmax,

@@ -236,7 +236,10 @@ class StepMemory(MemoryModel, Protocol):
         if not step.consumes:
             return ((whole | inner, rest),)
         source, output = stream.inputs[0], stream.output
-        bounds = [({t: sizes for t, sizes in whole.items() if t != source} | inner, rest)]
+        bounds = [
+            ({t: sizes for t, sizes in whole.items() if t != overlapped} | inner, rest)
+            for overlapped in (source, output)
+        ]
         for written, first in stream.kept:
             over = {
                 output: {b: written * rows[output][b] for b in BIT_WIDTHS},
@@ -514,7 +517,7 @@ class StreamingMemory(MemoryModel):
     def tightest(self, activation_bits: Mapping[str, int]) -> DeployedMemory:
         key = self._key(activation_bits)
         if key not in self._tightest:
-            self._tightest[key] = planner_of(self.graph).smallest(activation_bits)
+            self._tightest[key] = planner_of(self.graph).smallest(activation_bits, self._beside)
         return self._model(self._tightest[key])
 
     def flash_bytes(self, policy: QuantizationPolicy) -> int:
@@ -540,12 +543,11 @@ class StreamingMemory(MemoryModel):
             model.ram_bytes(policy) <= self.ram
         ):
             return NO_CHAINS
-        plan = planner_of(self.graph).fitting(
-            activation_bits,
-            self.ram,
-            lambda order: tflm.census(self.graph, order).interpreter_bytes,
-        )
+        plan = planner_of(self.graph).fitting(activation_bits, self.ram, self._beside)
         return self.tightest(activation_bits).plan if plan is None else plan
+
+    def _beside(self, order: Schedule) -> int:
+        return tflm.census(self.graph, order).interpreter_bytes
 
     def _model(self, plan: ChainPlan) -> DeployedMemory:
         if plan not in self._models:

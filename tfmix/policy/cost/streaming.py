@@ -152,15 +152,26 @@ class ChainPlanner:
             )
         return int(least)
 
-    def smallest(self, bits: Mapping[str, int]) -> ChainPlan:
-        """The cheapest of the chains found that need the smallest arena."""
+    def smallest(
+        self,
+        bits: Mapping[str, int],
+        beside: Callable[[Schedule], int] = lambda _: 0,
+    ) -> ChainPlan:
+        """The cheapest of the chains found that need the least RAM; beside: as in `fitting`."""
         least = self.least_bytes(bits)
+        plan: ChainPlan | None = self._plan(self._ways(bits).smallest())
+        order = self.schedule(bits, plan)
+        ram = arena.plan(order).total + beside(order)
         for percent in (0, 1, 2, 4, 8, 16, 32):
-            plan = self.fitting(bits, least + least * percent // 100, most_plans=10)
-            if plan is not None:
-                return plan
-        plan = self.cheapest(bits, least)
-        assert plan is not None
+            found = self.fitting(bits, least + least * percent // 100, most_plans=10)
+            if found is not None:
+                break
+        while found is not None:
+            order = self.schedule(bits, found)
+            found_ram = arena.plan(order).total + beside(order)
+            if found_ram < ram:
+                plan, ram = found, found_ram
+            found = self.fitting(bits, ram - 1, beside)
         return plan
 
     def fitting(

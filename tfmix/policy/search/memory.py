@@ -154,12 +154,12 @@ class _ActivationCutter:
         return False
 
 
-def fewest_bits(problem: SearchProblem, policy: QuantizationPolicy) -> QuantizationPolicy:
-    """`policy` with all activations that may be cut at the fewest bits there are."""
+def at_most(problem: SearchProblem, policy: QuantizationPolicy, bits: int) -> QuantizationPolicy:
+    """`policy` with all activations that may be cut at so many bits at most."""
     return policy.replace(
         activations={
-            tensor: _FEWEST_BITS
-            for tensor in policy.activation_bits
+            tensor: min(bits, before)
+            for tensor, before in policy.activation_bits.items()
             if problem.may_cut_activation(tensor)
         }
     )
@@ -167,7 +167,7 @@ def fewest_bits(problem: SearchProblem, policy: QuantizationPolicy) -> Quantizat
 
 def require_some_fit(problem: SearchProblem, policy: QuantizationPolicy) -> None:
     """BudgetError where no activation bits hold `problem.budget.ram`."""
-    if problem.memory.ram_bytes(fewest_bits(problem, policy)) > problem.budget.ram:
+    if problem.memory.ram_bytes(at_most(problem, policy, _FEWEST_BITS)) > problem.budget.ram:
         fail_ram(problem, policy)
 
 
@@ -176,7 +176,7 @@ def fail_ram(problem: SearchProblem, policy: QuantizationPolicy) -> NoReturn:
 
     It names the largest tensor of the first step that is over the limit, or of the busiest.
     """
-    least = fewest_bits(problem, policy)
+    least = at_most(problem, policy, _FEWEST_BITS)
     bits = least.activation_bits
     memory = problem.memory.at(bits)
     over = (s for s in memory.steps if memory.live_bytes(s, bits) > problem.budget.ram)

@@ -182,9 +182,9 @@ def _with_chains(
 
     Where chains hold the RAM at the bits that are wanted most, there is nothing to choose. Where
     they do not, the program goes by the chains that take the least RAM at those bits, then at the
-    bits it has found, until these chains come again; and once more from the fewest bits, which fit
-    if any do. A policy fits the chains it leads to, so each program is at least as good as the one
-    before.
+    bits it has found, until these chains come again; and once more from fewer bits, of which the
+    fewest fit if any do. A policy fits the chains it leads to, so each program is at least as good
+    as the one before.
     """
     memory, start = problem.memory, problem.start()
     best: list[tuple[float, int, QuantizationPolicy, float]] = []
@@ -207,7 +207,8 @@ def _with_chains(
     if problem.budget.ram is None or memory.ram_bytes(start) <= problem.budget.ram:
         solve(memory.at(start.activation_bits))
     else:
-        for policy in (start, rules.fewest_bits(problem, start)):
+        for bits in reversed(BIT_WIDTHS):
+            policy: QuantizationPolicy | None = rules.at_most(problem, start, bits)
             while policy is not None and is_new(memory.tightest(policy.activation_bits)):
                 policy = solve(memory.tightest(policy.activation_bits))
                 # These are the chains it will run by; the size of the file depends on them.

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import math
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from random_chains import random_chain
 
-from tfmix.integer.model import IntegerNetwork
+from tfmix.errors import TfmixError
+from tfmix.integer import reference
+from tfmix.integer.model import IntegerNetwork, Kernel
 from tfmix.integer.packing import pack
 from tfmix.integer.runtime import (
     CRuntime,
@@ -17,7 +22,8 @@ from tfmix.integer.runtime import (
     prepare_stream,
     stream_struct,
 )
-from tfmix.integer.stream import StreamCall, lower_chain
+from tfmix.integer.stream import AVERAGE_POOL_ROWS, StreamCall, StreamLayer, lower_chain
+from tfmix.ir.quant import packed_size
 
 SEEDS = range(300)
 GUARD, CANARY = 64, 0xA5
@@ -154,3 +160,130 @@ def run_by_rows(model: IntegerNetwork, values: dict[str, np.ndarray], rng: np.ra
     assert done == call.layers[-1].rows
     assert memory.is_intact()
     return output
+
+
+# -- how many rows are kept ---------------------------------------------------------------------
+
+
+def with_layer(call: StreamCall, index: int, **fields: int) -> StreamCall:
+    """A chain that says something else of one layer."""
+    layers = [StreamLayer.from_buffer_copy(bytes(layer)) for layer in call.layers]
+    for name, value in fields.items():
+        setattr(layers[index], name, value)
+    return replace(call, layers=tuple(layers))
+
+
+#: Kernels without scratch: behind the last buffer lie canaries.
+PLAIN = (Kernel.REQUANTIZE, Kernel.ADD, Kernel.MAX_POOL, Kernel.AVERAGE_POOL)
+
+
+def test_one_row_fewer_or_more_is_refused():
+    """By prepare; and where nobody asks it, a row fewer in the last buffer kills a canary."""
+    refused = forced = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        model = random_chain(seed, PLAIN)
+        call = lower_chain(model, model.chains[0])
+        for index, layer in enumerate(call.layers[:-1]):
+            for rows in (layer.buffer_rows - 1, layer.buffer_rows + 1):
+                other = with_layer(call, index, buffer_rows=rows)
+                with pytest.raises(TfmixError, match="another number of rows has to be kept"):
+                    prepare_stream(other)
+                refused += 1
+        if len(call.layers) == 1 or call.layers[-1].kernel == AVERAGE_POOL_ROWS:
+            continue
+        index, layer = len(call.layers) - 2, call.layers[-2]
+        row_bytes = call_row_bytes(model, call, index)
+        less = buffer_size(layer.buffer_rows * row_bytes)
+        less -= buffer_size((layer.buffer_rows - 1) * row_bytes)
+        if layer.buffer_rows == 1 or less == 0:
+            continue
+        fewer = with_layer(call, index, buffer_rows=layer.buffer_rows - 1)
+        values = packed_values(model, random_input(model, rng))
+        _, intact = run_apart(replace(fewer, scratch=call.scratch - less), values, rng)
+        assert not intact, seed
+        forced += 1
+    assert refused > 200 and forced > 10
+
+
+def call_row_bytes(model: IntegerNetwork, call: StreamCall, index: int) -> int:
+    """Bytes of a row of what a layer writes."""
+    tensor = model.tensors[call.calls[index].output]
+    return packed_size(math.prod(tensor.shape), tensor.quant.bits) // call.layers[index].rows
+
+
+def buffer_size(size: int) -> int:
+    return -(-size // 4) * 4
+
+
+@pytest.mark.parametrize("kept", [-1, 1])
+def test_another_number_of_rows_of_the_input_is_refused(kept):
+    model = random_chain(0, first=True)
+    call = lower_chain(model, model.chains[0], input_by_rows=True)
+    assert call.input_rows > 2
+    prepare_stream(call)
+    with pytest.raises(TfmixError, match="another number of rows has to be kept"):
+        prepare_stream(replace(call, input_rows=call.input_rows + kept))
+
+
+# -- what else prepare refuses ------------------------------------------------------------------
+
+NO_CHAIN = "do not make a chain"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kernel": 8}, "not among those that are linked"),
+        ({"output_bits": 3}, "not among those that are linked"),
+        ({"rows": 0}, NO_CHAIN),
+        ({"rows": 70_000}, NO_CHAIN),
+        ({"band": 0}, NO_CHAIN),
+        ({"band": 1000}, NO_CHAIN),
+        ({"buffer_rows": 0}, "another number of rows"),
+        ({"input": 1}, NO_CHAIN),
+        ({"input": -1}, NO_CHAIN),
+        ({"second_input": 0}, NO_CHAIN),
+    ],
+)
+def test_damaged_layers_are_refused(fields, message):
+    model = random_chain(1, (Kernel.REQUANTIZE, Kernel.MAX_POOL), first=True)
+    call = lower_chain(model, model.chains[0])
+    assert len(call.layers) > 1
+    with pytest.raises(TfmixError, match=message):
+        prepare_stream(with_layer(call, 0, **fields))
+
+
+def test_the_reference_agrees():
+    for seed in range(12):
+        model = random_chain(seed)
+        q = random_input(model, np.random.default_rng(seed))
+        expected = reference.run(model, q)[model.output]
+        found = CRuntime(model).run(q)
+        np.testing.assert_array_equal(found.ravel(), expected.ravel())
+
+
+def test_what_random_chains_hold():
+    """The tests above are worth what these have in them."""
+    seen: Counter[str] = Counter()
+    for seed in SEEDS:
+        model = random_chain(seed)
+        call = lower_chain(model, model.chains[0])
+        inner = [layer.buffer_rows for layer in call.layers[:-1]]
+        bits = {layer.input_bits for layer in call.layers}
+        seen["long"] += len(call.layers) > 6
+        seen["many rows"] += max(inner, default=0) > 3
+        seen["whole inputs beside the first"] += len(call.inputs) > 1
+        seen["residual within"] += any(
+            layer.second_input >= len(call.inputs) and layer.input != layer.second_input
+            for layer in call.layers
+        )
+        seen["bands"] += any(layer.band > 1 for layer in call.layers)
+        seen["pool of the whole image"] += call.layers[-1].kernel == AVERAGE_POOL_ROWS
+        seen["all bits"] += bits == {2, 4, 8}
+        seen["output below the input"] += call.distance > 0
+        windows = [node.window for node in model.nodes if node.window is not None]
+        seen["5 rows"] += any(window.kernel[0] == 5 for window in windows)
+        seen["stride 2"] += any(window.strides[0] == 2 for window in windows)
+        seen["padding"] += any(window.padding[0] > 0 for window in windows)
+    assert min(seen.values()) >= 15 and len(seen) == 11, seen

@@ -13,13 +13,16 @@ import pytest
 from tfmix.errors import TfmixError
 from tfmix.ir.schedule import schedule
 from tfmix.policy.cost import arena
+from tfmix.policy.cost.memory import StreamingMemory
 from tfmix.policy.cost.streaming import (
     BANDS,
     NO_CHAINS,
     ChainPlan,
     ChainPlanner,
+    added_instructions,
     planner_of,
 )
+from tfmix.policy.policy import QuantizationPolicy
 
 
 def random_graph(rng: random.Random, steps: int = 6):
@@ -128,6 +131,7 @@ def test_plans_are_optimal(seed):
         cost, path = ways.cheapest(limit)
         assert cost == pytest.approx(min(c for ram, c in every if ram <= limit))
         plan = planner.cheapest(bits, limit)
+        assert added_instructions(graph, bits, plan) == pytest.approx(cost)
         assert arena.lower_bound(planner.schedule(bits, plan)) <= limit
         assert len(plan.chains) == len(path)
     assert planner.cheapest(bits, planner.least_bytes(bits) - 1) is None
@@ -211,3 +215,35 @@ def test_a_plan_for_mobilenet_v2_takes_less_than_a_second():
     start = time.process_time()
     assert planner.fitting(bits, 256_000) is not None
     assert time.process_time() - start < 1.0
+
+
+# -- the networks of the papers, all activations at 8 bits -----------------------------------------
+
+KILOBYTE = 1024
+V1 = {
+    f"v1 {alpha} {size}": (lambda a=alpha, s=size: graphs.mobilenet_v1(a, s))
+    for alpha in (1.0, 0.75, 0.5)
+    for size in (224, 192, 160)
+}
+V2 = {f"v2 {size}": (lambda s=size: graphs.mobilenet_v2(1.0, s)) for size in (224, 192, 160)}
+LIMITS = [
+    *((name, make, 512) for name, make in (V1 | V2 | {"mnasnet": graphs.mnasnet_a1}).items()),
+    *((name, make, 256) for name, make in (V1 | V2).items()),
+    ("v1 0.5 160", V1["v1 0.5 160"], 128),
+    ("v2 160", V2["v2 160"], 128),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "kilobytes"), LIMITS, ids=[f"{name} in {kb} kB" for name, _, kb in LIMITS]
+)
+def test_the_papers_networks_fit(name, make, kilobytes):
+    """The arena of TensorFlow Lite Micro, interpreter included, as `docs/streaming.md` has it."""
+    graph = make()
+    policy = QuantizationPolicy.uniform(graph, 8)
+    memory = StreamingMemory(graph, lambda policy, plan: 0, kilobytes * KILOBYTE)
+    assert memory.ram_bytes(policy) <= kilobytes * KILOBYTE
+    plan = memory.at(policy.activation_bits).plan
+    macs = sum(graph.macs(node) for node in graph.nodes)
+    added = added_instructions(graph, policy.activation_bits, plan)
+    assert added / macs < {512: 0.01, 256: 0.02, 128: 0.05}[kilobytes]

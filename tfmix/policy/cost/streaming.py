@@ -24,8 +24,10 @@ from tfmix.ir.schedule import (
     PIXEL_COLUMNS,
     Schedule,
     node_scratch_bytes,
+    row_bytes_of,
     row_layer_of,
     schedule,
+    stream_of,
     streamable,
 )
 from tfmix.ir.stream import (
@@ -103,6 +105,19 @@ def layer_cost(graph: Graph, node: Node, layer: RowLayer, costs: Costs = COSTS) 
         idle = sum(-count % PIXEL_COLUMNS for count in pixels) - -sum(pixels) % PIXEL_COLUMNS
         cost += costs.idle * idle * graph.weight_elements(node)
     return max(0.0, cost)
+
+
+def added_instructions(graph: Graph, bits: Mapping[str, int], plan: ChainPlan) -> float:
+    """What a plan costs, by `COSTS`."""
+    nodes = {node.name: node for node in graph.steps}
+    total = 0.0
+    for chain in plan.chains:
+        stream = stream_of(graph, [nodes[name] for name in chain], plan.bands)
+        row_bytes = row_bytes_of(graph, stream, bits)
+        total += COSTS.chain
+        total += sum(layer_cost(graph, nodes[layer.name], layer) for layer in stream.layers)
+        total += sum(COSTS.moved * stream.moved[t] * row_bytes[t] for t in stream.inner)
+    return total
 
 
 class ChainPlanner:

@@ -117,8 +117,8 @@ Steps StepsOf(const tfmix_stream_layer& layer) {
 }
 
 // A call that makes `count` rows, of which the first is `row`.
-tfmix_stream_layer CallOf(tfmix_stream_layer layer, const Steps& steps, int32_t row,
-                          int32_t count) {
+[[gnu::cold]] tfmix_stream_layer CallOf(tfmix_stream_layer layer, const Steps& steps, int32_t row,
+                                        int32_t count) {
   if (layer.kernel == TFMIX_STREAM_AVERAGE_POOL_ROWS) return layer;
   if (!IsWindow(layer.kernel)) {
     ElementsOf(&layer) = ElementsOf(&layer) / layer.rows * count;
@@ -178,7 +178,7 @@ class Chain {
 
 // The first row of a tensor that a layer still reads, if `done` steps are done of each layer.
 template <typename Done>
-int32_t FirstNeeded(const Chain& chain, int32_t tensor, const Done& done) {
+[[gnu::cold]] int32_t FirstNeeded(const Chain& chain, int32_t tensor, const Done& done) {
   const int32_t producer = tensor - chain.input_count();
   int32_t first = INT32_MAX;
   for (int32_t i = std::max(producer + 1, int32_t{0}); i < chain.layer_count(); ++i) {
@@ -196,7 +196,7 @@ int32_t FirstNeeded(const Chain& chain, int32_t tensor, const Done& done) {
 //     uint8_t& Caller(int32_t layer)   a place to keep a number
 //     void Make(int32_t index, const tfmix_stream_layer&, const Steps&)    the next band
 template <typename Run>
-bool Walk(const Chain& chain, Run& run) {
+[[gnu::cold]] bool Walk(const Chain& chain, Run& run) {
   const int32_t inputs = chain.input_count();
   // Whether the next call of a layer finds its input rows.
   const auto has_rows = [&](int32_t tensor, int32_t rows) {
@@ -355,7 +355,8 @@ tfmix_status CheckRows(int32_t rows) {
 }
 
 // A layer by itself. `whole`: sizes of the whole layer; `scratch`: of any of its calls.
-tfmix_status CheckLayer(const Chain& chain, int32_t index, tfmix_sizes* whole, int32_t* scratch) {
+[[gnu::cold]] tfmix_status CheckLayer(const Chain& chain, int32_t index, tfmix_sizes* whole,
+                                      int32_t* scratch) {
   const tfmix_stream_layer layer = chain.Layer(index);
   const int32_t kernel = chain.FindKernel(layer);
   if (kernel == kNone) return TFMIX_NO_KERNEL;
@@ -399,7 +400,7 @@ tfmix_status CheckLayer(const Chain& chain, int32_t index, tfmix_sizes* whole, i
 }
 
 // A tensor has a reader, and is the same to all of them and to the layer that makes it.
-tfmix_status CheckReaders(const Chain& chain, int32_t tensor) {
+[[gnu::cold]] tfmix_status CheckReaders(const Chain& chain, int32_t tensor) {
   const int32_t producer = tensor - chain.input_count();
   bool known = producer >= 0, is_read = false;
   Image image = known ? OutputOf(chain.Layer(producer)) : Image{};
@@ -419,17 +420,12 @@ tfmix_status CheckReaders(const Chain& chain, int32_t tensor) {
 // ---- Run ----------------------------------------------------------------------------------------
 
 // Copies to a lower address; the two may overlap.
-void MoveDown(uint8_t* to, const uint8_t* from, int32_t bytes) {
-  struct Block {
-    uint32_t words[8];
-  };
-  constexpr int32_t kBlockSize = sizeof(Block);
-  // A block is whole in registers, or in part as far as nothing overwrites it, before it is stored.
-  if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % 4 == 0) {
-    for (; bytes >= kBlockSize; bytes -= kBlockSize, to += kBlockSize, from += kBlockSize) {
-      Block block;
-      std::memcpy(&block, __builtin_assume_aligned(from, 4), sizeof(block));
-      std::memcpy(__builtin_assume_aligned(to, 4), &block, sizeof(block));
+[[gnu::hot, gnu::noinline]] void MoveDown(uint8_t* to, const uint8_t* from, int32_t bytes) {
+  constexpr int32_t kBlock = 32;  // a copy of known size between words: loads and stores of several
+  const bool words = (reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % 4 == 0;
+  if (words && from - to >= kBlock) {
+    for (; bytes >= kBlock; bytes -= kBlock, to += kBlock, from += kBlock) {
+      std::memcpy(__builtin_assume_aligned(to, 4), __builtin_assume_aligned(from, 4), kBlock);
     }
   }
   for (; bytes >= 4; bytes -= 4, to += 4, from += 4) {
@@ -577,8 +573,8 @@ class Execution {
 }  // namespace
 }  // namespace tfmix
 
-tfmix_status tfmix_stream_prepare(const tfmix_stream* stream, int32_t* operand_sizes,
-                                  int32_t operand_count, tfmix_stream_sizes* sizes) {
+[[gnu::cold]] tfmix_status tfmix_stream_prepare(const tfmix_stream* stream, int32_t* operand_sizes,
+                                                int32_t operand_count, tfmix_stream_sizes* sizes) {
   using namespace tfmix;
   const tfmix_stream& s = *stream;
   if (s.layer_count < 1 || s.layer_count > TFMIX_STREAM_MOST_LAYERS || s.input_count < 1 ||
@@ -623,20 +619,21 @@ tfmix_status tfmix_stream_prepare(const tfmix_stream* stream, int32_t* operand_s
   return TFMIX_OK;
 }
 
-void tfmix_stream_run(const tfmix_stream* stream, const uint8_t* const* operands, uint8_t* output,
-                      void* scratch) {
+[[gnu::cold]] void tfmix_stream_run(const tfmix_stream* stream, const uint8_t* const* operands,
+                                    uint8_t* output, void* scratch) {
   const tfmix::Chain chain(*stream);
   tfmix::Execution execution(chain, operands, output, scratch);
   execution.Begin();
   execution.Run();
 }
 
-void tfmix_stream_begin(const tfmix_stream* stream, void* scratch) {
+[[gnu::cold]] void tfmix_stream_begin(const tfmix_stream* stream, void* scratch) {
   tfmix::Execution(tfmix::Chain(*stream), nullptr, nullptr, scratch).Begin();
 }
 
-int32_t tfmix_stream_feed(const tfmix_stream* stream, const uint8_t* row,
-                          const uint8_t* const* operands, uint8_t* output, void* scratch) {
+[[gnu::cold]] int32_t tfmix_stream_feed(const tfmix_stream* stream, const uint8_t* row,
+                                        const uint8_t* const* operands, uint8_t* output,
+                                        void* scratch) {
   const tfmix::Chain chain(*stream);
   tfmix::Execution execution(chain, operands, output, scratch);
   return execution.Feed(row);

@@ -14,8 +14,10 @@
  *         make the band
  *
  * A chain is used like a kernel: tfmix_stream_prepare checks everything that a file may have wrong
- * and returns the sizes of all buffers, tfmix_stream_run checks nothing. docs/streaming.md explains
- * the method, docs/format.md how a file holds a chain.
+ * and returns the sizes of all buffers, tfmix_stream_run checks nothing. There is no heap and no
+ * global data, and all state is in scratch; beside what a kernel takes, run needs less than 768
+ * bytes of stack and prepare less than 1024. docs/streaming.md explains the method, docs/format.md
+ * how a file holds a chain.
  */
 #ifndef TFMIX_STREAM_H_
 #define TFMIX_STREAM_H_

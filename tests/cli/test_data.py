@@ -75,9 +75,12 @@ def test_a_folder_of_images(images, scale, factor, offset):
     x, y = read(images, SHAPE, "--scale", scale)
     assert (x.shape, x.dtype) == ((5, *SHAPE), np.float32)
     values = x[:, 0, 0, 0]
-    np.testing.assert_allclose(x, np.broadcast_to(values[:, None, None, None], x.shape))
+    expected = np.broadcast_to(values[:, None, None, None], x.shape)
+    np.testing.assert_allclose(x, expected, atol=1e-6 * 255 * factor)
     np.testing.assert_allclose(
-        np.sort(values), np.array([0, 51, 153, 204, 255]) * factor + offset, atol=1e-6
+        np.sort(values),
+        np.array([0, 51, 153, 204, 255]) * factor + offset,
+        atol=1e-6 * 255 * factor,
     )
     # Folders in alphabetical order: "bright" is 0.
     assert y.tolist() == [int(value < 100 * factor + offset) for value in values]

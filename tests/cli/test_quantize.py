@@ -55,7 +55,8 @@ def test_stopped_in_the_search_it_goes_on(files, out, quantize, monkeypatch, tfm
 
     monkeypatch.setattr(ModelEvaluator, "_value", stop_at_the_fifth)
     code, document = tfmix(*quantize, "--out", stopped)
-    assert (code, document["error"]) == (130, f"stopped; the same command goes on from {stopped}")
+    assert code == 130
+    assert "stopped after 4 trials" in document["error"]
     assert not (stopped / "policy.json").exists()
     code, document = tfmix(*quantize, "--out", stopped)
     assert (code, document["went_on_from"]) == (0, None)
@@ -116,4 +117,4 @@ def test_wrong_use(files, tmp_path, tfmix, argv, code, message):
 def test_no_model(tmp_path, capsys):
     argv = ["quantize", "no.keras", "--out", str(tmp_path / "o"), "--validation", "x.npz"]
     assert main(argv) == 2
-    assert capsys.readouterr().err == "tfmix: no.keras: No such file or directory\n"
+    assert capsys.readouterr().err == "tfmix: no.keras: no such file or directory\n"

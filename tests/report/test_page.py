@@ -14,6 +14,7 @@ import tfmix
 from tfmix.budget import format_bytes
 from tfmix.errors import TfmixError
 from tfmix.policy.sensitivity import SensitivityTable
+from tfmix.report.facts import gather
 from tfmix.report.page import page
 
 VOID = {"meta", "rect", "line", "br"}
@@ -69,6 +70,12 @@ def written(tmp_path_factory):
     return html.read_text(), json.loads(facts.read_text())
 
 
+def drawn(html: str) -> int:
+    """Bytes in the chart of memory over steps, without the interpreter's."""
+    column = r'<rect class="(\w+)" x="[\d.]+" y="\d+" width="0.88" height="(\d+)"'
+    return sum(int(size) for role, size in re.findall(column, html) if role != "interpreter")
+
+
 def test_it_stands_alone(written):
     html, _ = written
     reader = Reader(html)
@@ -99,11 +106,7 @@ def test_bars_are_drawn_to_scale(written):
     for tensor in facts["tensors"]["weights"]:
         bar = f'<rect class="b{tensor["bits"]}" width="{tensor["bytes"]}" height="1"/>'
         assert bar in html
-    columns = re.findall(
-        r'<rect class="(\w+)" x="[\d.]+" y="\d+" width="0.88" height="(\d+)"', html
-    )
-    live = sum(int(size) for role, size in columns if role != "interpreter")
-    assert live == sum(step["live_bytes"] for step in facts["steps"])
+    assert drawn(html) == sum(step["live_bytes"] for step in facts["steps"])
 
 
 def test_what_is_missing_is_left_out(written):
@@ -115,6 +118,19 @@ def test_what_is_missing_is_left_out(written):
     text = "".join(Reader(page(facts)).text)
     for missing in ("budget", "accuracy", "Sensitivity", "One more", "own dB"):
         assert missing not in text
+
+
+def test_layers_that_run_row_by_row():
+    qmodel = searchable.quantized()
+    facts = json.loads(json.dumps(gather(qmodel, budget=tfmix.Budget(ram=100))))
+    chains = [step for step in facts["steps"] if step["layers"]]
+    assert chains
+    html = page(facts)
+    text = "".join(Reader(html).text)
+    for layer in (layer for step in chains for layer in step["layers"]):
+        assert f"{facts['instructions']['layers'][layer['name']]:,}" in text
+    assert "does not fit the budget" in text
+    assert drawn(html) == sum(step["live_bytes"] for step in facts["steps"])
 
 
 def test_names_are_escaped_and_kernels_without_figures_named(written):

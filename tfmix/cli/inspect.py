@@ -20,6 +20,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
     import tfmix
     from tfmix.integer.lower import lower
     from tfmix.integer.schedule import schedule_of
+    from tfmix.ir.schedule import chain_name
     from tfmix.policy.cost.arena import plan
 
     model = tfmix.load(arguments.file)
@@ -27,9 +28,10 @@ def run(arguments: argparse.Namespace) -> Outcome:
     schedule = schedule_of(network)
     arena = plan(schedule)
     size = Path(arguments.file).stat().st_size
+    scratch = {step.name: step.scratch for step in schedule.steps}
     operators: list[dict[str, Any]] = []
     tensors: list[dict[str, Any]] = []
-    for node, step in zip(network.nodes, schedule.steps, strict=True):
+    for node in network.nodes:
         call = lower(node, network.tensors)
         operators.append(
             {
@@ -40,7 +42,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
                 "output_shape": list(node.output_shape),
                 "weight_bits": node.weights.bits if node.weights else None,
                 "constant_bytes": len(call.constants),
-                "scratch_bytes": step.scratch,
+                "scratch_bytes": scratch.get(node.name),
             }
         )
     for name, tensor in network.tensors.items():
@@ -51,8 +53,8 @@ def run(arguments: argparse.Namespace) -> Outcome:
                 "bits": tensor.quant.bits,
                 "scale": float(tensor.quant.scale),
                 "zero_point": int(tensor.quant.zero_point),
-                "bytes": schedule.buffers[name],
-                "arena_offset": arena.offsets[name],
+                "bytes": schedule.buffers.get(name),
+                "arena_offset": arena.offsets.get(name),
             }
         )
     document = {
@@ -64,6 +66,11 @@ def run(arguments: argparse.Namespace) -> Outcome:
         "output_shape": list(model.output_shape),
         "operators": operators,
         "tensors": tensors,
+        # Layers that run together, row by row: between them only some rows are in memory.
+        "chains": [
+            {"operators": list(chain), "scratch_bytes": scratch[chain_name(chain)]}
+            for chain in network.chains
+        ],
     }
     return Outcome(document, _text(document))
 
@@ -77,7 +84,7 @@ def _text(document: dict) -> str:
             "x".join(map(str, o["output_shape"])),
             "" if o["weight_bits"] is None else f"{o['weight_bits']} bits",
             f"{o['constant_bytes']:,}",
-            f"{o['scratch_bytes']:,}",
+            _or_rows(o["scratch_bytes"]),
         )
         for o in document["operators"]
     ]
@@ -89,8 +96,8 @@ def _text(document: dict) -> str:
             str(t["bits"]),
             f"{t['scale']:.6g}",
             str(t["zero_point"]),
-            f"{t['bytes']:,}",
-            f"{t['arena_offset']:,}",
+            _or_rows(t["bytes"]),
+            _or_rows(t["arena_offset"]),
         )
         for t in document["tensors"]
     ]
@@ -102,5 +109,15 @@ def _text(document: dict) -> str:
             table(operators, right=(4, 5)),
             "",
             table(tensors, right=(2, 3, 4, 5, 6)),
+            *(
+                f"\nrow by row, in {chain['scratch_bytes']:,} B of scratch: "
+                + ", ".join(chain["operators"])
+                for chain in document["chains"]
+            ),
         ]
     )
+
+
+def _or_rows(size: int | None) -> str:
+    """Within a chain a layer has no scratch, and a tensor no place, of its own."""
+    return "rows" if size is None else f"{size:,}"

@@ -108,7 +108,9 @@ def _run(arguments: argparse.Namespace) -> Outcome:
     except (UnsupportedModelError, BudgetError) as error:
         return _failed(arguments, error, Exit.NO, str(error))
     except TfmixError as error:
-        return _failed(arguments, error, Exit.WRONG, str(error))
+        # A search that was stopped before it had anything says so itself.
+        stopped = isinstance(error.__context__, KeyboardInterrupt)
+        return _failed(arguments, error, Exit.STOPPED if stopped else Exit.WRONG, str(error))
     except Exception as error:
         first = (str(error).splitlines() or [""])[0]
         message = f"internal error: {type(error).__name__}: {first} (--debug shows where)"

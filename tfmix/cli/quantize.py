@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from tfmix.cli.common import (
@@ -84,14 +85,12 @@ def _settings(arguments: argparse.Namespace, budget: Any) -> dict[str, Any]:
         *("validation", "train", "scale", "batch_size", "weight_quantizer", "epochs"),
         *("activation_quantizer", "learning_rate", "no_teacher"),
     )
-    try:
-        digest = digest_of(arguments.model)
-    except OSError as error:
-        raise FormatError(f"{arguments.model}: {error.strerror}") from error
+    if not Path(arguments.model).exists():
+        raise FormatError(f"{arguments.model}: no such file or directory")
     return {
         **{name: getattr(arguments, name) for name in names},
         "post_training": _post_training(arguments),
-        "model_sha256": digest,
+        "model_sha256": digest_of(arguments.model),
         "budget": budget_document(budget),
         "search_options": options_of(arguments),
         "pinned": pinned_of(arguments),
@@ -106,6 +105,7 @@ def _run_from(stage: str, directory: Directory, budget: Any, arguments: argparse
     """All stages after `stage`."""
     import_tensorflow(arguments.debug)
     import tfmix
+    from tfmix.fakequant.apply import set_budget
     from tfmix.frontend.loading import as_tf_keras
 
     say(arguments, f"read {arguments.model}")
@@ -132,6 +132,7 @@ def _run_from(stage: str, directory: Directory, budget: Any, arguments: argparse
         if stage == "begun":
             _choose_bits(qmodel, directory, budget, data, arguments)
         tfmix.set_policy(qmodel, directory.policy())
+        set_budget(qmodel, budget)
         _calibrate(qmodel, directory, inputs, arguments)
         directory.save(model, directory.float_model)
         directory.save(qmodel, directory.model)

@@ -17,7 +17,7 @@ import tf_keras
 
 from tfmix.budget import KILOBYTE, Budget
 from tfmix.errors import BudgetError, TfmixError
-from tfmix.fakequant.apply import get_policy
+from tfmix.fakequant.apply import budget_of, get_policy, require_quantized
 from tfmix.fakequant.data import read_samples
 from tfmix.fakequant.layerwise import Layerwise, LiveTensors, in_batches
 from tfmix.integer.compare import compare
@@ -55,6 +55,10 @@ def gather(
     """The facts about a fake-quant model; arguments and errors as `write_report`."""
     if not (isinstance(clock_hz, (int, float)) and clock_hz > 0):
         raise TfmixError(f"clock_hz {clock_hz!r} is not a positive frequency in Hz")
+    require_quantized(model)
+    budget = budget or budget_of(model)
+    if budget is not None and budget.flash is None and budget.ram is None:
+        budget = None
     problem = pose(model, budget, pinned)
     graph, policy = problem.graph, get_policy(model)
     facts: dict[str, Any] = {

@@ -13,7 +13,6 @@ import tf_keras
 from tfmix.budget import Budget
 from tfmix.errors import TfmixError
 from tfmix.export.files import write_all
-from tfmix.fakequant.apply import require_quantized
 from tfmix.policy.sensitivity import SensitivityTable
 from tfmix.report.facts import gather
 from tfmix.report.page import page
@@ -39,7 +38,7 @@ def write_report(
       data: (inputs, labels) for accuracies of the float, fake-quant and integer network; inputs
         alone for how often they agree. Either gives errors layer by layer.
       reference: the float model, for its accuracy.
-      budget: to compare FLASH and RAM with.
+      budget: to compare FLASH and RAM with; None takes the one that quantize_model was given.
       table: sensitivities, as a SearchResult has them; with a budget the report says what one more
         kilobyte of it would gain.
       pinned: bits that may not change then, as in quantize_model.
@@ -50,7 +49,6 @@ def write_report(
     Raises CalibrationError where ranges are not known, TfmixError for data or a table of another
     network, and for a file that cannot be written.
     """
-    require_quantized(model)
     path = Path(path)
     if path.suffix != ".html":
         raise TfmixError(f"report {path}: the name of the page ends in .html")

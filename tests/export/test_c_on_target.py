@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,18 @@ from network_on_target import (
     macs,
     run_firmware,
 )
+from random_chains import random_chain
 from target import BOARDS, M7, TOOLS, Board, ToolMissing, require
 
 import tfmix
+from tfmix.integer import abi
 from tfmix.integer.lower import lower
+from tfmix.integer.model import IntegerNetwork, Kernel
 from tfmix.integer.schedule import schedule_of
 from tfmix.policy.cost.arena import plan
 
 SEED, NODES = 4, 10
+CHAINS = range(6)
 
 try:
     require(*TOOLS)
@@ -57,6 +62,37 @@ def test_outputs_on_the_board(board, model, kernels, tmp_path):
     assert macs(network) < outcome.instructions.min()
     assert 0 < outcome.stack <= STACK_SIZE
     assert outcome.layers == ()
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.cpu)
+def test_chains_on_the_board(board, chains, tmp_path):
+    """Streamed, in an arena of exactly the plan, as layer by layer on this machine."""
+    models, kernels = chains
+    for seed, model in models.items():
+        exact = tfmix.Budget(ram=plan(schedule_of(model)).total)
+        network = tfmix.IntegerModel(model)
+        firmware = build_firmware(network, kernels[board], board, tmp_path / str(seed), exact)
+        q = np.random.default_rng(seed).integers(0, 256, (2, *model.input_shape), np.uint8)
+        expected = tfmix.IntegerModel(replace(model, chains=(), bands={})).run(q)
+        np.testing.assert_array_equal(run_firmware(firmware, q).outputs, expected)
+
+
+@pytest.fixture(scope="module")
+def chains(tmp_path_factory) -> tuple[dict[int, IntegerNetwork], dict[Board, list[Path]]]:
+    """Networks with chains by seed, and by board the kernels that they call."""
+    models = {seed: random_chain(seed) for seed in CHAINS}
+    used = {lower(n, model.tensors).variant for model in models.values() for n in model.nodes}
+    lists = {kernel: "" for kernel in Kernel}
+    for variant in map(abi.parse_variant, sorted(used)):
+        lists[variant.kernel] += f" X_({', '.join(variant.tags)})"
+    directory = tmp_path_factory.mktemp("chains")
+    variants = directory / "variants.inc"
+    variants.write_text(
+        "#define TFMIX_VARIANTS_INC_\n"
+        + "".join(f"#define TFMIX_{k.value.upper()}_VARIANTS(X_){v}\n" for k, v in lists.items())
+    )
+    flags = ["-include", str(variants)]
+    return models, {board: compile_kernels(board, directory / board.cpu, flags) for board in BOARDS}
 
 
 @pytest.mark.parametrize(

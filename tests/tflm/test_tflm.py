@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from integer_models import random_model
 from kernel_cases import random_case
+from random_chains import random_chain
 from target import (
     BOARD_SOURCES,
     KERNEL_SOURCES,
@@ -50,7 +51,9 @@ from tfmix.export.flatbuffer import serialize
 from tfmix.export.op_resolver import arena_bytes, census_of, resolver_source
 from tfmix.integer.abi import all_variants
 from tfmix.integer.inference import IntegerModel
+from tfmix.integer.lower import lower
 from tfmix.integer.schedule import schedule_of
+from tfmix.integer.stream import lower_chain
 from tfmix.ir.graph import as_graph
 from tfmix.policy.cost.arena import plan
 
@@ -111,6 +114,19 @@ def test_random_networks(program):
     models = _random_networks()
     verdicts = program([of_model(name, model) for name, model in models.items()])
     assert {v.result for v in verdicts.values()} == {"ok"}
+    if program.on_board:
+        _assert_predicted(models, verdicts)
+
+
+@cache
+def _random_chains() -> dict[str, IntegerModel]:
+    return {f"chain.{seed}": IntegerModel(random_chain(seed)) for seed in range(60)}
+
+
+def test_random_chains(program):
+    models = _random_chains()
+    verdicts = program([of_model(name, model) for name, model in models.items()])
+    assert [(name, v) for name, v in verdicts.items() if v.result != "ok"] == []
     if program.on_board:
         _assert_predicted(models, verdicts)
 
@@ -283,6 +299,63 @@ def test_a_plan_that_lets_tensors_overlap(host):
     assert verdict.result == "refused" and "over input 0" in verdict.log
 
 
+def _chain_file() -> tflite.TfliteModel:
+    """A file with a chain whose output must lie some way below its input, or apart."""
+    for seed in range(100):
+        model = random_chain(seed, first=True)
+        if lower_chain(model, model.chains[0]).distance > 64:
+            return tflite.read(serialize(model))
+    raise AssertionError("no such chain")
+
+
+def _with_chain_options(change: Callable[[bytearray], Any]) -> bytes:
+    file = _chain_file()
+    (chain,) = [op for op in file.operators if op.custom_code == "TFMIX_STREAM"]
+    options = bytearray(chain.options)
+    change(options)
+    new = replace(chain, options=bytes(options))
+    operators = tuple(new if op is chain else op for op in file.operators)
+    return tflite.write(replace(file, operators=operators))
+
+
+RECORD = 24
+REFUSED_CHAINS = {
+    "counts": (lambda o: o.__delitem__(slice(20, None)), "cut off"),
+    "records": (lambda o: o.__delitem__(slice(100, None)), "cut off"),
+    "layers": (_set(12, 65), "cut off|do not make a chain"),
+    "negative": (_set(15, 255), "cut off"),
+    "inputs": (_set(16, 9), "do not make a chain"),
+    "by_rows": (_set(20, 2), "do not make a chain"),
+    "kernel": (_set(RECORD, 9), "not among those that are linked"),
+    "rows_kept": (_set(RECORD + 32, 77), "another number of rows"),
+}
+
+
+def test_chains_refused_with_a_reason(program):
+    cases = [
+        ModelCase(name, _with_chain_options(change)) for name, (change, _) in REFUSED_CHAINS.items()
+    ]
+    verdicts = program(cases)
+    for name, (_, reason) in REFUSED_CHAINS.items():
+        assert verdicts[name].result == "refused", name
+        assert re.search(f"TFMIX_STREAM: .*({reason})", verdicts[name].log), verdicts[name].log
+
+
+def test_an_output_too_close_below_its_input(host):
+    """The plan may let them overlap, but not so."""
+    file = _chain_file()
+    ((name, content),) = file.metadata.items()
+    plan = np.frombuffer(content, "<i4").copy()
+    plan[3:] = np.where(plan[3:] < 0, plan[3:], 0)
+    case = ModelCase(
+        "close",
+        tflite.write(replace(file, metadata={name: plan.tobytes()})),
+        ((bytes(np.prod(file.tensors[file.inputs[0]].shape)), b""),),
+    )
+    verdict = host([case])["close"]
+    assert verdict.result == "refused" and "TFMIX_STREAM: the file plans the output" in verdict.log
+
+
 # -- hostile nodes --------------------------------------------------------------------------------
 
 
@@ -341,6 +414,18 @@ def test_a_firmware_holds_the_operators_of_its_model_only(tmp_path):
     size = text_size(elf) - text_size(empty)
     print(f"interpreter, bridge and three variants: {size:,} B of flash")
     assert size <= 20 * 1024
+
+
+def test_a_firmware_with_a_chain_holds_its_kernels_only(tmp_path):
+    tflm = _or_skip(library, "TFLM_LIBRARY_ARM_STRIPPED")
+    network = random_chain(0, first=True)
+    flags = ["-DTF_LITE_STRIP_ERROR_STRINGS", "-DNDEBUG"]
+    elf, _ = _or_skip(_linked, tmp_path, tflm, network, flags)
+    symbols = command("arm-none-eabi-nm", "-C", elf)
+    linked = set(re.findall(r" T tfmix_(\w+)", symbols)) & set(all_variants())
+    calls = {lower(node, network.tensors).variant for node in network.nodes}
+    pools = {v for v in calls if v.startswith("average_pool")}  # perhaps by running sums
+    assert calls - pools <= linked <= calls
 
 
 def _three_variants() -> Any:

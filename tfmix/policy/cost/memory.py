@@ -651,7 +651,7 @@ class MemoryReport:
             "  ".join(
                 f"{cell:<{width}}" if column < _TEXT_COLUMNS else f"{cell:>{width}}"
                 for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
+            ).rstrip()
             for row in rows
         ]
         rule = "-" * len(lines[0])

@@ -38,10 +38,12 @@ anything to save.
 2. Begin with `problem.start()`: 8 bits everywhere, pinned bits in their place. Change bits with
    `policy.replace`, and only those that `may_cut_weights` and `may_cut_activation` allow: the
    network's input and its logits always have 8 bits, and what a person pinned stays pinned.
-3. Ask `problem.memory` what a policy costs. `live_bytes` and `ram_lower_bound` are fast and belong
-   inside a loop; `ram_bytes` plans an arena (milliseconds) and `flash_bytes` may write a whole file
-   (tens of milliseconds): they judge at the end. The accounting is the model's business; a searcher
-   works the same under all of them.
+3. Ask `problem.memory` what a policy costs. `ram_lower_bound` is fast and belongs inside a loop;
+   `ram_bytes` plans an arena (milliseconds) and `flash_bytes` may write a whole file (tens of
+   milliseconds): they judge at the end. `problem.memory.at(bits)` are the steps by which a network
+   with these bits runs, chains of layers among them, and what they take under other bits
+   (`live_bytes`, fast). The accounting is the model's business; a searcher works the same under all
+   of them.
 4. Yield as many trials at once as do not depend on one another's values: they may run side by side.
    A searcher never sees a model, weights or TensorFlow.
 5. Return a policy that holds the budget by `ram_bytes` and `flash_bytes`. Where there is none,

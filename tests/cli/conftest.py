@@ -31,18 +31,25 @@ def budget() -> str:
 
 @pytest.fixture(scope="session")
 def quantize(files, budget):
-    """The arguments of the run, without its output directory."""
+    """The arguments of a run without training, without its output directory."""
     data = str(files / "data.npz")
     return [
         *("quantize", str(files / "model.keras"), "--budget", budget, "--validation", data),
-        *("--train", data, "--epochs", "1", "--search", "ilp", "--search-option", "refine=0"),
+        *("--search", "ilp", "--search-option", "refine=0", "--post-training", "ranges"),
     ]
 
 
 @pytest.fixture(scope="session")
-def out(files, quantize) -> Path:
-    """The output directory of a finished run."""
-    assert main([*quantize, "--out", str(files / "out"), "--quiet"]) == 0
+def train(files, quantize):
+    """The arguments of a run with training."""
+    data = str(files / "data.npz")
+    return [*quantize, "--train", data, "--epochs", "1", "--no-teacher"]
+
+
+@pytest.fixture(scope="session")
+def out(files, train) -> Path:
+    """The output directory of a finished run with training."""
+    assert main([*train, "--out", str(files / "out"), "--quiet"]) == 0
     return files / "out"
 
 

@@ -29,15 +29,15 @@ def test_the_directory_holds_the_model_and_how_it_came_about(out, budget, tfmix)
     assert len(state["training"]["loss"]) == 1
 
 
-def test_a_finished_run_is_not_done_again(out, quantize, tfmix):
+def test_a_finished_run_is_not_done_again(out, train, tfmix):
     before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
-    code, document = tfmix(*quantize, "--out", out)
+    code, document = tfmix(*train, "--out", out)
     assert (code, document["went_on_from"], document["fits"]) == (0, "done", True)
     assert {p.name: p.stat().st_mtime_ns for p in out.iterdir()} == before
 
 
-def test_other_settings_need_another_directory(out, quantize, tfmix):
-    code, document = tfmix(*quantize, "--out", out, "--seed", 1)
+def test_other_settings_need_another_directory(out, train, tfmix):
+    code, document = tfmix(*train, "--out", out, "--seed", 1)
     assert code == 2
     assert "seed 0, not 1" in document["error"]
 
@@ -65,7 +65,7 @@ def test_stopped_in_the_search_it_goes_on(files, out, quantize, monkeypatch, tfm
     assert len(asked) == len(journal)  # one of them twice; the first line is no trial
 
 
-def test_stopped_before_the_training_it_goes_on(files, out, quantize, tfmix):
+def test_stopped_before_the_training_it_goes_on(files, out, train, tfmix):
     """To the same weights as a run that was not."""
     copy = files / "copy"
     shutil.copytree(out, copy)
@@ -73,7 +73,7 @@ def test_stopped_before_the_training_it_goes_on(files, out, quantize, tfmix):
     shutil.rmtree(directory.finetune)
     state = directory.read()
     directory.advance("searched", scores=None, training=None)
-    assert tfmix(*quantize, "--out", copy)[0] == 0
+    assert tfmix(*train, "--out", copy)[0] == 0
     assert directory.read()["scores"] == state["scores"]
     x, _ = searchable.data()
     outputs = [

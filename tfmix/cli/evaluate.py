@@ -29,32 +29,23 @@ def run(arguments: argparse.Namespace) -> Outcome:
     if arguments.data is None:
         raise TfmixError("evaluate needs --data")
     import_tensorflow(arguments.debug)
-    from tfmix.cli.directory import load_models
-
-    models = load_models(arguments.model)
-    integer = models.integer
-    if models.qmodel is not None:
-        say(arguments, "convert to integers")
-        integer = integer_model(models.qmodel)
-    networks = {"float": models.float_model, "fake_quant": models.qmodel, "integer": integer}
-    scores = scores_of(networks, arguments.data, arguments)
-    return Outcome({"model": arguments.model, **asdict(scores)}, text_of(scores))
-
-
-def integer_model(qmodel: Any) -> Any:
-    """As tfmix.convert makes it."""
     import tfmix
-
-    return tfmix.convert(qmodel)
-
-
-def scores_of(networks: dict[str, Any], data: str, arguments: argparse.Namespace) -> Any:
-    """report.accuracy.Scores of networks on the data named `data`."""
+    from tfmix.cli.directory import load_models
     from tfmix.report.accuracy import evaluate
 
-    samples = samples_of(networks, data, arguments)
+    models = load_models(arguments.model)
+    networks = {
+        "float": models.float_model,
+        "fake_quant": models.qmodel,
+        "integer": models.integer,
+    }
+    samples = samples_of(networks, arguments.data, arguments)
+    if models.qmodel is not None:
+        say(arguments, "convert to integers")
+        networks["integer"] = tfmix.convert(models.qmodel)
     say(arguments, f"measure on {len(samples)} samples")
-    return evaluate(networks, samples)
+    scores = evaluate(networks, samples)
+    return Outcome({"model": arguments.model, **asdict(scores)}, text_of(scores))
 
 
 def samples_of(networks: dict[str, Any], data: str, arguments: argparse.Namespace) -> Any:

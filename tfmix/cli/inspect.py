@@ -109,8 +109,9 @@ def _text(document: dict) -> str:
             table(operators, right=(4, 5)),
             "",
             table(tensors, right=(2, 3, 4, 5, 6)),
+            *([""] if document["chains"] else []),
             *(
-                f"\nrow by row, in {chain['scratch_bytes']:,} B of scratch: "
+                f"row by row, in {chain['scratch_bytes']:,} B of scratch: "
                 + ", ".join(chain["operators"])
                 for chain in document["chains"]
             ),

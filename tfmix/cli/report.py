@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 
 from tfmix.cli.common import Outcome, add_budget, budget_of, import_tensorflow, say
-from tfmix.cli.data import add_data, read_data
+from tfmix.cli.data import add_data
+from tfmix.cli.evaluate import samples_of
 from tfmix.errors import FormatError, TfmixError
 
 HELP = "write a page about a quantized model: HTML and JSON"
@@ -38,7 +39,6 @@ def run(arguments: argparse.Namespace) -> Outcome:
     budget, clock_hz = budget_of(arguments), _frequency(arguments.clock)
     import_tensorflow(arguments.debug)
     from tfmix.cli.directory import load_models
-    from tfmix.fakequant.data import read_samples
     from tfmix.policy.sensitivity import SensitivityTable
     from tfmix.report.write import write_report
 
@@ -56,10 +56,9 @@ def run(arguments: argparse.Namespace) -> Outcome:
             raise FormatError(f"{arguments.table}: {error.strerror}") from error
     path = Path(arguments.model)
     default = path / "report.html" if directory is not None else path.with_suffix(".html")
-    shape = models.qmodel.input_shape[1:]
-    data = read_data(arguments.data, shape, arguments, limit=arguments.limit)
-    if data is not None:
-        data = read_samples(data, "data", limit=arguments.limit)
+    data = None
+    if arguments.data is not None:
+        data = samples_of({"fake_quant": models.qmodel}, arguments.data, arguments)
     say(arguments, "gather facts")
     page, facts = write_report(
         models.qmodel,

@@ -65,7 +65,7 @@ def gather(
         "format": FORMAT,
         "version": VERSION,
         "tfmix": __version__,
-        "name": model.name,
+        "name": model.name if reference is None else reference.name,
         "budget": None if budget is None else asdict(budget),
         **_memory(problem.memory, policy, budget),
         "tensors": _tensors(graph, policy),

@@ -140,6 +140,7 @@ REFUSED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "bits": (word(RECORDS + 4, 3), "there is no kernel variant"),
     "rows": (word(RECORDS + 24, 1), "contradict"),
     "band": (word(RECORDS + 28, 1000), "makes 1000 rows a call"),
+    "no band": (word(RECORDS + 28, 0), "makes 0 rows a call"),
     "fewer rows kept": (word(RECORDS + 32, 0), "its rows .* contradict"),
     "more rows kept": (word(RECORDS + 32, 100), "its rows .* contradict"),
     "input": (word(RECORDS + 36, 60), r"inputs \(60,\)"),

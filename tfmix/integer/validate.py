@@ -105,7 +105,6 @@ def _check_order(model: IntegerNetwork) -> None:
 
 def _check_chains(model: IntegerNetwork) -> None:
     """Chains can run row by row, and bands are of their nodes."""
-    schedule_of(model)
     rows = {node.name: node.output_shape[0] for node in model.nodes}
     inside = {name for chain in model.chains for name in chain}
     for name, band in model.bands.items():
@@ -113,6 +112,7 @@ def _check_chains(model: IntegerNetwork) -> None:
             raise TfmixError(f"bands: {name!r} is in no chain")
         if not 1 <= band <= rows[name]:
             raise TfmixError(f"bands: {name} makes {band} rows a call, [1, {rows[name]}] expected")
+    schedule_of(model)
 
 
 def _check_elements(what: str, shape: tuple[int, ...], tensor: IntegerTensor) -> None:

@@ -80,10 +80,16 @@ def _memory(facts: Mapping[str, Any]) -> str:
     steps, memory = facts["steps"], facts["memory"]
     bits = {t["name"]: t["bits"] for t in facts["tensors"]["activations"]}
     chart = charts.memory_over_steps(steps, memory["interpreter_bytes"], memory["ram_limit"])
+    chains = ""
+    if any(step["layers"] for step in steps):
+        chains = (
+            "<p>Steps with two names are layers that run together, row by row: of the tensors "
+            "between them only some rows are in memory, as scratch.</p>"
+        )
     return _section(
         "Memory over the schedule",
         f"<p>RAM that must be there while each step runs; the most at "
-        f"<b>{escape(memory['peak_step'] or '')}</b>.</p>",
+        f"<b>{escape(memory['peak_step'] or '')}</b>.</p>{chains}",
         charts.legend(charts.ROLES),
         chart,
         "<h3>What is alive when</h3><p>Each tensor, from the step that writes it to the last one "
@@ -109,12 +115,13 @@ def _layers(facts: Mapping[str, Any]) -> str:
     rows = []
     for step in facts["steps"]:
         rows.append(_layer(step, instructions, errors))
-        rows += [_layer(layer, instructions, errors) for layer in step.get("layers", ())]
+        rows += [_layer(layer, instructions, errors) for layer in step["layers"]]
     at_8 = instructions["total_at_8_bits"]
     parts = [
         f"<p>Instructions are {escape(instructions['source'])}: {_count(instructions['total'])} "
         f"in all, {_count(at_8)} with 8 bits everywhere, for {_count(instructions['macs'])} "
-        "multiply-accumulates. Milliseconds take one instruction a cycle at "
+        "multiply-accumulates. Layers that run row by row count as if they ran whole. "
+        "Milliseconds take one instruction a cycle at "
         f"{instructions['clock_hz'] / 1e6:g} MHz; only a board can measure them.</p>"
     ]
     if instructions["unknown"]:

@@ -27,12 +27,13 @@ from tfmix.ir.graph import FIXED_BITS, Graph
 from tfmix.ir.quant import BIT_WIDTHS, packed_size
 from tfmix.policy.cost.instructions import network_instructions
 from tfmix.policy.cost.memory import MemoryModel, memory_report
+from tfmix.policy.cost.streaming import ChainPlan, added_instructions
 from tfmix.policy.policy import QuantizationPolicy
 from tfmix.policy.search.base import SearchProblem
 from tfmix.policy.search.optimum import bits_of, cuttable, minimise
 from tfmix.policy.sensitivity import SensitivityTable
 from tfmix.report.accuracy import evaluate
-from tfmix.search.problem import pose
+from tfmix.search.problem import chains_of, pose
 from tfmix.version import __version__
 
 FORMAT = "tfmix.report"
@@ -69,7 +70,7 @@ def gather(
         "budget": None if budget is None else asdict(budget),
         **_memory(problem.memory, policy, budget),
         "tensors": _tensors(graph, policy),
-        "instructions": _instructions(graph, policy, clock_hz),
+        "instructions": _instructions(graph, policy, chains_of(model, budget), clock_hz),
         "scores": None,
         "errors": None,
         "sensitivity": None,
@@ -155,15 +156,22 @@ def _tensors(graph: Graph, policy: QuantizationPolicy) -> dict[str, list[dict[st
 # -- instructions -------------------------------------------------------------------------------
 
 
-def _instructions(graph: Graph, policy: QuantizationPolicy, clock_hz: float) -> dict[str, Any]:
-    """Of the model that tfmix.policy.cost.instructions is, not measured."""
+def _instructions(
+    graph: Graph, policy: QuantizationPolicy, plan: ChainPlan, clock_hz: float
+) -> dict[str, Any]:
+    """Of the model that tfmix.policy.cost.instructions is, not measured.
+
+    layers: as if each ran whole; row_by_row: what chains of layers add, part of the total
+    """
     found = network_instructions(graph, policy)
     at_8_bits = network_instructions(graph, QuantizationPolicy.uniform(graph, FIXED_BITS))
     known = [count for count in found.values() if count is not None]
-    total = sum(known)
+    row_by_row = round(added_instructions(graph, policy.activation_bits, plan))
+    total = sum(known) + row_by_row
     return {
         "source": "a model fitted to kernels on a Cortex-M7, not measured",
         "total": total,
+        "row_by_row": row_by_row,
         "total_at_8_bits": sum(count or 0 for count in at_8_bits.values()),
         "unknown": [name for name, count in found.items() if count is None],
         "macs": sum(graph.macs(node) for node in graph.nodes),

@@ -116,12 +116,14 @@ def _layers(facts: Mapping[str, Any]) -> str:
     for step in facts["steps"]:
         rows.append(_layer(step, instructions, errors))
         rows += [_layer(layer, instructions, errors) for layer in step["layers"]]
-    at_8 = instructions["total_at_8_bits"]
+    at_8, by_rows = instructions["total_at_8_bits"], ""
+    if instructions["row_by_row"]:
+        by_rows = f", of which running row by row adds {_count(instructions['row_by_row'])}"
     parts = [
         f"<p>Instructions are {escape(instructions['source'])}: {_count(instructions['total'])} "
-        f"in all, {_count(at_8)} with 8 bits everywhere, for {_count(instructions['macs'])} "
-        "multiply-accumulates. Layers that run row by row count as if they ran whole. "
-        "Milliseconds take one instruction a cycle at "
+        f"in all{by_rows}, {_count(at_8)} with 8 bits everywhere, for "
+        f"{_count(instructions['macs'])} multiply-accumulates. Milliseconds take one instruction "
+        "a cycle at "
         f"{instructions['clock_hz'] / 1e6:g} MHz; only a board can measure them.</p>"
     ]
     if instructions["unknown"]:

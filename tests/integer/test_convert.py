@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tf_keras
+from graphs import GraphBuilder
 from keras_models import (
     SUPPORTED,
     chain,
@@ -20,11 +21,17 @@ import tfmix
 from tfmix.errors import CalibrationError, ConversionError, UnsupportedModelError
 from tfmix.export.flatbuffer import file_size, serialize
 from tfmix.fakequant.apply import graph_of, quantizers_of
-from tfmix.integer.convert import LayerSums, choose_left_shift, fixed_point, skeleton
+from tfmix.integer.convert import (
+    LayerSums,
+    _Lowering,
+    choose_left_shift,
+    fixed_point,
+    skeleton,
+)
 from tfmix.integer.model import IntegerNode, IntegerWeights, Kernel
 from tfmix.integer.schedule import schedule_of
 from tfmix.integer.validate import check_model
-from tfmix.ir.quant import BIT_WIDTHS, max_level
+from tfmix.ir.quant import BIT_WIDTHS, QuantParams, max_level
 from tfmix.ir.schedule import schedule
 
 layers = tf_keras.layers
@@ -443,3 +450,13 @@ def test_converting_changes_nothing():
     assert first == second
     for a, b in zip(before, qmodel.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("scale", "message"), [(1e3, "too large"), (1e-6, "too small")])
+def test_a_product_out_of_reach_is_refused(scale, message):
+    builder = GraphBuilder(4, 4, 8)
+    builder.multiply("product", "input", "input")
+    quants = {"input": QuantParams(scale, 128, 8), "product": QuantParams(1.0, 128, 8)}
+    lowering = _Lowering(builder.graph(), quants)
+    with pytest.raises(ConversionError, match=f"product of the inputs: .* {message} for 32 bits"):
+        lowering.network(lambda node: None)

@@ -52,6 +52,20 @@ def test_json_is_one_document_on_stdout(capsys):
     }
 
 
+def test_an_error_because_of_ctrl_c_is_a_stop(monkeypatch, capsys):
+    """A search that was stopped before it had any policy."""
+
+    def stop(arguments):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise TfmixError("stopped after 4 trials")  # noqa: B904  as the session does
+
+    monkeypatch.setattr(devices, "run", stop)
+    assert main(["devices"]) == 130
+    assert capsys.readouterr().err == "tfmix: stopped after 4 trials\n"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [

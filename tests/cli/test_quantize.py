@@ -1,5 +1,6 @@
 """`tfmix quantize`: what it leaves, and how it goes on."""
 
+import json
 import shutil
 
 import numpy as np
@@ -42,27 +43,29 @@ def test_other_settings_need_another_directory(out, train, tfmix):
     assert "seed 0, not 1" in document["error"]
 
 
-def test_stopped_in_the_search_it_goes_on(files, out, quantize, monkeypatch, tfmix):
+def test_stopped_in_the_search_it_goes_on(files, quantize, monkeypatch, tfmix):
     stopped = files / "stopped"
+    argv = [*quantize, "--search", "random", "--search-option", "episodes=6", "--out", stopped]
+    argv.remove("refine=0")
+    argv.remove("--search-option")
     asked = []
     value = ModelEvaluator._value
 
-    def stop_at_the_fifth(self, trial):
+    def stop_at_the_fourth(self, trial):
         asked.append(trial)
-        if len(asked) == 5:
+        if len(asked) == 4:
             raise KeyboardInterrupt
         return value(self, trial)
 
-    monkeypatch.setattr(ModelEvaluator, "_value", stop_at_the_fifth)
-    code, document = tfmix(*quantize, "--out", stopped)
-    assert code == 130
-    assert "stopped after 4 trials" in document["error"]
+    monkeypatch.setattr(ModelEvaluator, "_value", stop_at_the_fourth)
+    code, document = tfmix(*argv)
+    assert (code, document["error"]) == (130, f"stopped; the same command goes on from {stopped}")
     assert not (stopped / "policy.json").exists()
-    code, document = tfmix(*quantize, "--out", stopped)
-    assert (code, document["went_on_from"]) == (0, None)
-    assert Directory(stopped).policy() == Directory(out).policy()
-    journal = Directory(out).journal.read_text().splitlines()
-    assert len(asked) == len(journal)  # one of them twice; the first line is no trial
+    code, document = tfmix(*argv)
+    assert (code, document["search"]["trials"]) == (0, 6)
+    assert len(asked) == 6 + 1, "only the one that was stopped is measured again"
+    trials = [json.loads(line) for line in Directory(stopped).journal.read_text().splitlines()[1:]]
+    assert document["search"]["score"] == max(trial["value"] for trial in trials)
 
 
 def test_stopped_before_the_training_it_goes_on(files, out, train, tfmix):

@@ -42,7 +42,7 @@ MAX_DELEGATE_BYTES = 1 << 16
 #: Longest time for one file, sanitizers included.
 MAX_SECONDS = 20.0
 #: What the corpus may take.
-MAX_CORPUS_BYTES, MAX_CORPUS_FILE = 250_000, 4_000
+MAX_CORPUS_BYTES, MAX_CORPUS_FILE = 265_000, 4_000
 
 
 # -- the sanitized kernels ----------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,7 @@ def test_refuses_weights_that_are_not_finite():
 BUDGETS = {
     "flash": tfmix.Budget("14kB", None),
     "ram": tfmix.Budget(None, "9kB"),
+    "layer by layer": tfmix.Budget(None, "9kB", streaming="off"),
     "both": tfmix.Budget("12kB", "8kB"),
     "paper": tfmix.Budget(10_000, 5_000, accounting="paper"),
 }
@@ -175,16 +177,45 @@ def test_a_budget_is_met(budget, weights, tmp_path):
     qmodel = quantize(wide_cnn(), budget, weights=weights, calibration_data=data)
     report = tfmix.memory_report(qmodel, budget=budget)
     assert report.fits
+    alone = replace(budget, streaming="off")
     assert not tfmix.memory_report(
-        wide_cnn(), tfmix.QuantizationPolicy.uniform(wide_cnn(), 8), budget, weights=weights
+        wide_cnn(), tfmix.QuantizationPolicy.uniform(wide_cnn(), 8), alone, weights=weights
     ).fits
     if budget.accounting == "deployed":
         model = tfmix.convert(qmodel)
         size = tfmix.export(model, tmp_path / "model.tflite").stat().st_size
         assert size == report.flash_bytes
+        assert bool(model.network.chains) == bool(report.chains)
+        if budget.streaming == "off":
+            assert not report.chains
         assert plan(schedule_of(model.network)).total == report.activation_bytes
         assert budget.flash is None or size <= budget.flash
         assert budget.ram is None or report.ram_bytes <= budget.ram
+
+
+def test_chains_follow_the_budget(tmp_path):
+    """That the model was made for, in files too, or another that is given; values stay."""
+    data = random_inputs(wide_cnn(), 16)
+    budget = tfmix.Budget(None, "9kB")
+    qmodel = quantize(wide_cnn(), budget, calibration_data=data)
+    bits = tfmix.get_policy(qmodel).activation_bits
+    assert set(bits.values()) == {8}
+    by_rows, by_layers = (
+        tfmix.convert(qmodel, budget=b) for b in (None, tfmix.Budget(None, "1 MB"))
+    )
+    assert by_rows.network.chains and not by_layers.network.chains
+    np.testing.assert_array_equal(by_rows.predict(data), by_layers.predict(data))
+    assert tfmix.memory_report(qmodel).chains
+    assert not tfmix.memory_report(qmodel, budget=replace(budget, streaming="off")).chains
+    assert not tfmix.memory_report(qmodel, accounting="paper").chains
+    qmodel.save(tmp_path / "qmodel.keras")
+    loaded = tf_keras.models.load_model(tmp_path / "qmodel.keras")
+    assert tfmix.convert(loaded).network.chains == by_rows.network.chains
+    path = tfmix.export(qmodel, tmp_path / "rows.tflite")
+    assert tfmix.load(path).network.chains == by_rows.network.chains
+    assert path.stat().st_size == tfmix.memory_report(qmodel).flash_bytes
+    other = tfmix.export(qmodel, tmp_path / "layers.tflite", budget=tfmix.Budget())
+    assert not tfmix.load(other).network.chains
 
 
 @pytest.mark.parametrize("accounting", ["deployed", "paper"])
@@ -195,14 +226,21 @@ def test_a_budget_is_met(budget, weights, tmp_path):
 def test_an_impossible_budget_names_the_tensor_and_the_smallest_that_would_do(
     limits, what, tensor, accounting
 ):
+    how = {"accounting": accounting, "streaming": "off"}
     with pytest.raises(BudgetError, match=f"{what}.*{tensor!r}") as error:
-        quantize(wide_cnn(), tfmix.Budget(**limits, accounting=accounting))
+        quantize(wide_cnn(), tfmix.Budget(**limits, **how))
     assert error.value.tensor == tensor
     (name,) = limits
     enough = {name: error.value.smallest}
-    quantize(wide_cnn(), tfmix.Budget(**enough, accounting=accounting))
+    quantize(wide_cnn(), tfmix.Budget(**enough, **how))
     with pytest.raises(BudgetError):
-        quantize(wide_cnn(), tfmix.Budget(**{name: enough[name] - 1}, accounting=accounting))
+        quantize(wide_cnn(), tfmix.Budget(**{name: enough[name] - 1}, **how))
+
+
+def test_an_impossible_budget_with_chains_names_the_smallest_that_would_do():
+    with pytest.raises(BudgetError, match=r"step '.+\.\..+' needs") as error:
+        quantize(wide_cnn(), tfmix.Budget(ram=1000))
+    quantize(wide_cnn(), tfmix.Budget(ram=error.value.smallest))
 
 
 @pytest.mark.parametrize("what", ["flash", "ram"])
@@ -210,9 +248,9 @@ def test_a_given_policy_that_is_over_budget_is_refused(what):
     policy = tfmix.QuantizationPolicy.uniform(wide_cnn(), 8)
     report = tfmix.memory_report(wide_cnn(), policy)
     needed = getattr(report, f"{what}_bytes")
-    quantize(wide_cnn(), tfmix.Budget(**{what: needed}), policy=policy)
+    quantize(wide_cnn(), tfmix.Budget(**{what: needed}, streaming="off"), policy=policy)
     with pytest.raises(BudgetError, match=f"the policy takes {needed:,} B of") as error:
-        quantize(wide_cnn(), tfmix.Budget(**{what: needed - 1}), policy=policy)
+        quantize(wide_cnn(), tfmix.Budget(**{what: needed - 1}, streaming="off"), policy=policy)
     assert error.value.smallest == needed
 
 

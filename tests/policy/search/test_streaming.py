@@ -12,12 +12,18 @@ from tfmix.budget import Budget
 from tfmix.errors import BudgetError
 from tfmix.ir.quant import BIT_WIDTHS
 from tfmix.policy.cost import arena
-from tfmix.policy.cost.memory import DeployedMemory, PaperMemory, StreamingMemory, memory_report
+from tfmix.policy.cost.memory import (
+    DeployedMemory,
+    PaperMemory,
+    StreamingMemory,
+    impossible,
+    memory_report,
+)
 from tfmix.policy.cost.streaming import NO_CHAINS, planner_of
 from tfmix.policy.policy import QuantizationPolicy
 from tfmix.policy.search import memory as rules
 from tfmix.policy.search import uniform
-from tfmix.policy.search.base import SearchProblem
+from tfmix.policy.search.base import Pinned, SearchProblem
 from tfmix.policy.search.enforce import enforce, promote
 from tfmix.policy.search.optimum import bits_of, cuttable, minimise
 from tfmix.policy.search.random import random_policy
@@ -127,7 +133,7 @@ def test_live_bytes_and_their_linear_bounds(seed):
         ]
         live = memory.live_bytes(step, bits)
         assert live - 3 * arena.ALIGNMENT < max(sums) <= live
-        assert not memory.impossible(step)
+        assert not impossible(graph, step)
         if step.stream is None:
             assert sums == [live]
 
@@ -138,11 +144,7 @@ def test_rows_that_do_not_end_with_a_byte_cannot_be():
     b.dense("logits", b.global_average_pool("pool", x), 4)
     plan = planner_of(b.graph()).smallest(at(b.graph(), 8).activation_bits)
     steps = DeployedMemory(b.graph(), lambda policy: 0, plan).steps
-    assert ("c0", 2) in [
-        pair
-        for step in steps
-        for pair in DeployedMemory(b.graph(), lambda policy: 0, plan).impossible(step)
-    ]
+    assert ("c0", 2) in [pair for step in steps for pair in impossible(b.graph(), step)]
 
 
 # -- searches -----------------------------------------------------------------------------------
@@ -207,6 +209,31 @@ def test_the_program_is_at_least_as_good_as_the_rules_and_as_layer_by_layer(seed
     assert cost(policy) <= cost(enforce(problem, problem.start()))
     # Nothing of it can be raised.
     assert promote(problem, policy, lambda before, after: cost(before) - cost(after)) == policy
+
+
+def test_a_program_over_all_bits_and_chains():
+    """On a network small enough to try every policy, each with its best chains."""
+    b = graphs.GraphBuilder(12, 12, 4)
+    x = b.conv("c0", "input", 8, kernel=3)
+    x = b.depthwise("c1", x)
+    x = b.conv("c2", x, 8)
+    b.dense("logits", b.global_average_pool("pool", x), 4)
+    graph = b.graph()
+    pinned = Pinned(weights={node.name: 8 for node in graph.weighted_nodes})
+    least, most = least_ram(graph, 2), least_ram(graph, 8)
+    for ram in (least, (2 * least + most) // 3, (least + 2 * most) // 3):
+        problem = problem_of(graph, ram, pinned=pinned)
+        table = table_of(problem, ram)
+        names = [name for _, name in cuttable(problem)]
+        every = [problem.start()]
+        for name in names:
+            every = [p.replace(activations={name: bit}) for p in every for bit in BIT_WIDTHS]
+
+        def cost(policy, table=table, names=names):
+            return sum(table.activations[n][policy.activation_bits[n]] for n in names)
+
+        policy, _ = minimise(problem, table)
+        assert cost(policy) == pytest.approx(min(cost(p) for p in every if problem.fits(p)))
 
 
 # -- the report ---------------------------------------------------------------------------------

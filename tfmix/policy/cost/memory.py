@@ -248,20 +248,18 @@ class StepMemory(MemoryModel, Protocol):
             bounds.append((whole | inner | over, rest))
         return tuple(bounds)
 
-    def impossible(self, step: MemoryStep) -> tuple[tuple[str, int], ...]:
-        """(tensor, bits) that a chain cannot have: a row of it would not end with a byte."""
-        if step.stream is None:
-            return ()
-        shapes = {
-            tensor: self.graph.hwc(tensor)
-            for tensor in (*step.stream.inputs, *step.inner, step.output)
-        }
-        return tuple(
-            (tensor, bits)
-            for tensor, shape in shapes.items()
-            for bits in BIT_WIDTHS
-            if whole_row_bytes(shape, bits) is None
-        )
+
+def impossible(graph: Graph, step: MemoryStep) -> tuple[tuple[str, int], ...]:
+    """(tensor, bits) that a chain cannot have: a row of it would not end with a byte."""
+    if step.stream is None:
+        return ()
+    tensors = (*step.stream.inputs, *step.inner, step.output)
+    return tuple(
+        (tensor, bits)
+        for tensor in tensors
+        for bits in BIT_WIDTHS
+        if whole_row_bytes(graph.hwc(tensor), bits) is None
+    )
 
 
 def row_bytes(graph: Graph, tensor: str, bits: int) -> int:
@@ -519,6 +517,39 @@ class StreamingMemory(MemoryModel):
         if key not in self._tightest:
             self._tightest[key] = planner_of(self.graph).smallest(activation_bits, self._beside)
         return self._model(self._tightest[key])
+
+    def parts(self) -> tuple[tuple[int, int, MemoryStep], ...]:
+        """(first, last, step) of all that the network may be cut into: each of the steps first to
+        last alone, and every chain, one row a call."""
+        planner = planner_of(self.graph)
+        found = [(k, k, step) for k, step in enumerate(self._model(NO_CHAINS).steps)]
+        for first, last, stream in planner.chains():
+            alive = planner.alive(first)
+            step = MemoryStep(
+                self.graph.steps[first : last + 1],
+                inputs=stream.inputs,
+                output=stream.output,
+                held=tuple(tensor for tensor in alive if tensor not in stream.inputs),
+                scratch=stream.fixed_scratch,
+                stream=stream,
+                consumes=planner.consumes(first, last),
+            )
+            found.append((first, last, step))
+        return tuple(found)
+
+    def part_bounds(self, step: MemoryStep) -> tuple[Terms, ...]:
+        """As `StepMemory.linear_bounds`, with what the interpreter takes at least."""
+        model = self._model(NO_CHAINS)
+        rest = self._least_beside - model.interpreter_bytes
+        return tuple((sizes, beside + rest) for sizes, beside in model.linear_bounds(step))
+
+    @cached_property
+    def _least_beside(self) -> int:
+        """What the interpreter takes beside a network of a single chain."""
+        order = schedule(self.graph, dict.fromkeys(self.graph.quantized_tensors, FIXED_BITS))
+        census = tflm.census(self.graph, order)
+        one = replace(census, operators=1, activations=2, scratch_buffers=1, concatenated=())
+        return one.interpreter_bytes
 
     def flash_bytes(self, policy: QuantizationPolicy) -> int:
         return self.at(policy.activation_bits).flash_bytes(policy)

@@ -12,7 +12,7 @@ worked out once for each graph. A plan for other bits then takes milliseconds.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -36,6 +36,8 @@ from tfmix.ir.stream import (
     ROW_ALIGNMENT,
     STATE_BYTES,
     RowLayer,
+    Simulation,
+    Stream,
     simulate,
 )
 from tfmix.policy.cost import arena
@@ -241,6 +243,38 @@ class ChainPlanner:
                     ask((limit, apart, loose | {first}))
         return None
 
+    def chains(self) -> Iterator[tuple[int, int, Stream]]:
+        """(first step, last step, stream) of every chain there can be at 8 bits, one row a call."""
+        g = self._geometry
+        for last, first in np.argwhere(g.legal).tolist():
+            begin, layers, found = g.runs[last]
+            chain = layers[first - begin :]
+            inner = [layer.output for layer in chain[:-1]]
+            inputs = tuple(
+                dict.fromkeys(t for layer in chain for t in layer.inputs if t not in inner)
+            )
+            yield (
+                first,
+                last,
+                Stream(
+                    tuple(chain),
+                    inputs,
+                    {tensor: found.rows[tensor] for tensor in (*inputs, *inner)},
+                    {tensor: found.moved[tensor] for tensor in inner},
+                    found.kept[inputs[0], first - begin],
+                ),
+            )
+
+    def alive(self, step: int) -> tuple[str, ...]:
+        """The tensors that are whole when a step begins: made before, and needed still."""
+        return tuple(
+            tensor for k, tensor in enumerate(self._tensors) if k <= step <= self._last_use[k]
+        )
+
+    def consumes(self, first: int, last: int) -> bool:
+        """Whether nothing needs the first input of a chain later."""
+        return bool(self._geometry.consumed[last, first])
+
     def schedule(self, bits: Mapping[str, int], plan: ChainPlan) -> Schedule:
         """The schedule with the chains of a plan."""
         return schedule(self.graph, bits, plan.chains, plan.bands, input_by_rows=self._by_rows)
@@ -302,7 +336,7 @@ class ChainPlanner:
         fixed, cost = np.zeros(of_chain, np.int64), np.zeros(of_chain)
         rows, moved = np.zeros(of_tensor, np.int64), np.zeros(of_tensor, np.int64)
         source = np.array([reads[0] for reads in self._reads], int)
-        corners = {}
+        corners, runs = {}, {}
         for b, band in enumerate(BANDS):
             layers = {
                 k: row_layer_of(self.graph, node, band)
@@ -316,6 +350,8 @@ class ChainPlanner:
                     continue
                 run = [layers[k] for k in range(begins[0], j + 1)]
                 found = simulate(run)
+                if band == 1:
+                    runs[j] = int(begins[0]), run, found
                 if begins[0] == 0:
                     rows[b, j, 0] = found.rows[self._tensors[0]]
                 for k, layer in enumerate(run[:-1], start=begins[0] + 1):
@@ -336,7 +372,7 @@ class ChainPlanner:
         consumed = (last_use <= steps[:, None]) & (source != self._output)
         if self._by_rows:
             consumed[:, 0] = False
-        return _Geometry(legal, source, consumed, fixed, cost, rows, moved, written, first)
+        return _Geometry(legal, source, consumed, fixed, cost, rows, moved, written, first, runs)
 
     def _legal(self) -> np.ndarray:
         """Which chains [j, i] there can be."""
@@ -432,6 +468,8 @@ class _Geometry:
     rows, moved:    [band, j, k] as in `Stream`, of tensor k, if it lies within; rows also of the
                     network's input, if the chain may begin with it
     written, first: [band, j, i, corner] `Stream.kept`, filled up with zeros
+    runs:           j -> the first step of the longest chain, its layers at one row a call, and what
+                    simulating them finds
     """
 
     legal: np.ndarray
@@ -443,6 +481,7 @@ class _Geometry:
     moved: np.ndarray
     written: np.ndarray
     first: np.ndarray
+    runs: dict[int, tuple[int, list[RowLayer], Simulation]]
 
 
 @lru_cache(maxsize=8)

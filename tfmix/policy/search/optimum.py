@@ -41,9 +41,17 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
 from tfmix.errors import TfmixError
-from tfmix.ir.graph import FIXED_BITS
+from tfmix.ir.graph import FIXED_BITS, Graph
 from tfmix.ir.quant import BIT_WIDTHS
-from tfmix.policy.cost.memory import FlashItem, StepMemory, Tensor, packed_weight_bytes
+from tfmix.policy.cost.memory import (
+    FlashItem,
+    MemoryStep,
+    StepMemory,
+    StreamingMemory,
+    Tensor,
+    impossible,
+    packed_weight_bytes,
+)
 from tfmix.policy.policy import QuantizationPolicy
 from tfmix.policy.search import memory as rules
 from tfmix.policy.search.base import SearchProblem
@@ -57,6 +65,7 @@ PREFERENCE = 1e-6
 # Limits of the work. They are counts and not seconds, so that a result does not depend on the
 # machine.
 _NODES_PER_SOLVE = 20_000
+_NODES_OF_JOINT_CHOICE = 500
 _EXCLUSIONS = 10
 _TIGHTENINGS = 20
 _MOST_USES = 5000  # of shared items in FLASH, that a program with them may have
@@ -207,8 +216,12 @@ def _with_chains(
     if problem.budget.ram is None or memory.ram_bytes(start) <= problem.budget.ram:
         solve(memory.at(start.activation_bits))
     else:
-        for bits in reversed(BIT_WIDTHS):
-            policy: QuantizationPolicy | None = rules.at_most(problem, start, bits)
+        starts = [rules.at_most(problem, start, bits) for bits in reversed(BIT_WIDTHS)]
+        if isinstance(memory, StreamingMemory):
+            starts[:0] = _joint_choice(problem, _Minimizer(problem, table, interactions))
+            solves += 1
+        policy: QuantizationPolicy | None
+        for policy in starts:
             while policy is not None and is_new(memory.tightest(policy.activation_bits)):
                 policy = solve(memory.tightest(policy.activation_bits))
                 # These are the chains it will run by; the size of the file depends on them.
@@ -219,6 +232,37 @@ def _with_chains(
     policy = promote(problem, policy, minimizer.gain)
     minimizer.solves, minimizer.seconds = solves, seconds
     return policy, minimizer.proof(policy, bound)
+
+
+def _joint_choice(problem: SearchProblem, minimizer: _Minimizer) -> list[QuantizationPolicy]:
+    """The activation bits of least summed sensitivity over all bits and chains, as far as the
+    program gets: a start for `_with_chains`, or none.
+
+    Chains and single steps are the edges of a path through the network, each with a variable; the
+    bytes of an edge must be within the limit if it is on the path. Arenas that miss their bound,
+    and what the interpreter takes beyond the least, are left out.
+    """
+    memory = problem.memory
+    tensors = [tensor for tensor in minimizer.costs if tensor[0] == "activations"]
+    program = _Program(tensors)
+    for tensor in tensors:
+        for bits in BIT_WIDTHS:
+            cost = minimizer.costs[tensor][bits] + minimizer.preference[bits]
+            program.add_cost(tensor, bits, cost)
+    path: list[dict[int, int]] = [{} for _ in range(len(problem.graph.steps) + 1)]
+    for first, last, step in memory.parts():
+        rows = [_ram_row(problem, tensors, *terms) for terms in memory.part_bounds(step)]
+        if any(row.least() > row.limit for row in rows):
+            continue
+        edge = program.add_choice()
+        path[first][edge], path[last + 1][edge] = -1, 1
+        for row in rows:
+            program.add_row_if(edge, row, row.most() - row.limit)
+        for row in _exclusions(problem.graph, step, tensors):
+            program.add_row_if(edge, row, 1)
+    program.add_path(path)
+    solution = program.solve(minimizer.scale, nodes=_NODES_OF_JOINT_CHOICE)
+    return [] if solution is None else [with_bits(problem.start(), solution[0])]
 
 
 class _Minimizer:
@@ -471,6 +515,19 @@ class _Row:
     def less(self, bytes_: int) -> _Row:
         return _Row(self.coefficients, self.limit - bytes_)
 
+    def least(self) -> int:
+        """The least that the sum can be."""
+        return sum(min(sizes) for sizes in self._by_tensor().values())
+
+    def most(self) -> int:
+        return sum(max(sizes) for sizes in self._by_tensor().values())
+
+    def _by_tensor(self) -> dict[Tensor, list[int]]:
+        found: dict[Tensor, list[int]] = {}
+        for (tensor, _), size in self.coefficients.items():
+            found.setdefault(tensor, []).append(size)
+        return found
+
 
 def _flash_rows(problem: SearchProblem, tensors: Sequence[Tensor]) -> list[_Row]:
     limit = problem.budget.flash
@@ -492,31 +549,45 @@ def _flash_rows(problem: SearchProblem, tensors: Sequence[Tensor]) -> list[_Row]
 def _ram_rows(problem: SearchProblem, tensors: Sequence[Tensor]) -> tuple[list[_Row], list[_Row]]:
     """(one or more for each step of the schedule, of the tensors alive there; one for each
     bit-width that a tensor cannot have)."""
-    limit = problem.budget.ram
-    if limit is None:
+    if problem.budget.ram is None:
         return [], []
-    graph, memory = problem.graph, problem.memory
-    free = {name for kind, name in tensors if kind == "activations"}
-    start = problem.start().activation_bits
     rows, exclusions = [], []
-    for step in memory.steps:
-        for sizes, beside in memory.linear_bounds(step):
-            left = limit - beside
-            coefficients: dict[tuple[Tensor, int], int] = {}
-            for tensor, at_bits in sizes.items():
-                quantizer = graph.quantizer_of(tensor)
-                if quantizer not in free:
-                    left -= at_bits[graph.tensor_bits(tensor, start)]
-                    continue
-                for bits in BIT_WIDTHS:
-                    key = ("activations", quantizer), bits
-                    coefficients[key] = coefficients.get(key, 0) + at_bits[bits]
-            rows.append(_Row(coefficients, left))
-        for tensor, bits in memory.impossible(step):
-            quantizer = graph.quantizer_of(tensor)
-            if quantizer in free:
-                exclusions.append(_Row({(("activations", quantizer), bits): 1}, 0))
+    for step in problem.memory.steps:
+        rows += [_ram_row(problem, tensors, *t) for t in problem.memory.linear_bounds(step)]
+        exclusions += _exclusions(problem.graph, step, tensors)
     return rows, exclusions
+
+
+def _ram_row(
+    problem: SearchProblem,
+    tensors: Sequence[Tensor],
+    sizes: Mapping[str, Mapping[int, int]],
+    beside: int,
+) -> _Row:
+    """The sum of `Terms` is within the budget."""
+    graph, start = problem.graph, problem.start().activation_bits
+    free = {name for kind, name in tensors if kind == "activations"}
+    left = problem.budget.ram - beside
+    coefficients: dict[tuple[Tensor, int], int] = {}
+    for tensor, at_bits in sizes.items():
+        quantizer = graph.quantizer_of(tensor)
+        if quantizer not in free:
+            left -= at_bits[graph.tensor_bits(tensor, start)]
+            continue
+        for bits in BIT_WIDTHS:
+            key = ("activations", quantizer), bits
+            coefficients[key] = coefficients.get(key, 0) + at_bits[bits]
+    return _Row(coefficients, left)
+
+
+def _exclusions(graph: Graph, step: MemoryStep, tensors: Sequence[Tensor]) -> list[_Row]:
+    """Bits that tensors of a chain cannot have."""
+    found = []
+    for tensor, bits in impossible(graph, step):
+        key = ("activations", graph.quantizer_of(tensor))
+        if key in tensors:
+            found.append(_Row({(key, bits): 1}, 0))
+    return found
 
 
 class _Program:
@@ -531,6 +602,7 @@ class _Program:
         self._objective = [0.0] * len(self.variable)
         self._entries: list[tuple[int, int, float]] = []
         self._limits: list[tuple[float, float]] = []
+        self._choices: list[int] = []
         for tensor in tensors:
             self._add({self.variable[tensor, bits]: 1 for bits in BIT_WIDTHS}, 1, 1)
 
@@ -570,6 +642,26 @@ class _Program:
             self._add({y: 1, **side}, -np.inf, 0)
         self._add({y: 1, **sides[0], **sides[1]}, -1, np.inf)
 
+    def add_choice(self) -> int:
+        """A variable that is 0 or 1."""
+        choice = self._variable(0.0)
+        self._choices.append(choice)
+        return choice
+
+    def add_row_if(self, choice: int, row: _Row, excess: int) -> None:
+        """The row, where the choice is 1; excess: what it can be over its limit elsewhere."""
+        if excess > 0:
+            coefficients = {self.variable[key]: c for key, c in row.coefficients.items()}
+            self._add({**coefficients, choice: excess}, -np.inf, row.limit + excess)
+
+    def add_path(self, stops: Sequence[Mapping[int, int]]) -> None:
+        """Choices are edges of a path from the first to the last of stops, each of which says which
+        edges begin (-1) and end there (1)."""
+        for number, edges in enumerate(stops):
+            flow = {0: -1, len(stops) - 1: 1}.get(number, 0)
+            if edges or flow:
+                self._add(edges, flow, flow)
+
     def _variable(self, cost: float) -> int:
         """A new one in [0, 1], whole wherever the others are."""
         self._objective.append(cost)
@@ -580,25 +672,27 @@ class _Program:
         self._limits.append((low, high))
         self._entries += [(row, column, value) for column, value in coefficients.items()]
 
-    def solve(self, scale: float) -> tuple[dict[Tensor, int], float] | None:
+    def solve(
+        self, scale: float, nodes: int = _NODES_PER_SOLVE
+    ) -> tuple[dict[Tensor, int], float] | None:
         """(bits, lower bound of the objective times `scale`); None where nothing is feasible."""
         rows, columns, values = (np.array(part) for part in zip(*self._entries, strict=True))
         shape = len(self._limits), len(self._objective)
         matrix = coo_array((values.astype(float), (rows, columns)), shape=shape).tocsr()
         low, high = np.array(self._limits, float).T
         integrality = np.zeros(len(self._objective))
-        integrality[: len(self.variable)] = 1
+        integrality[[*range(len(self.variable)), *self._choices]] = 1
         with _standard_output_closed():
             solution = milp(
                 scale * np.array(self._objective),
                 integrality=integrality,
                 bounds=Bounds(0, 1),
                 constraints=LinearConstraint(matrix, low, high),
-                options={"mip_rel_gap": 0, "node_limit": _NODES_PER_SOLVE},
+                options={"mip_rel_gap": 0, "node_limit": nodes},
             )
         if solution.x is None:
-            if solution.status == _INFEASIBLE:
-                return None
+            if solution.status == _INFEASIBLE or self._choices:
+                return None  # of a program with choices a solution is wanted, not a proof
             raise TfmixError(f"the integer program was not solved: {solution.message}")
         bits = {
             tensor: max(BIT_WIDTHS, key=lambda b, t=tensor: solution.x[self.variable[t, b]])

@@ -53,10 +53,12 @@ def test_a_function(tmp_path, monkeypatch):
     (tmp_path / "my_data.py").write_text(
         "import numpy as np\n"
         "def load():\n    return np.zeros((2, 3)), np.arange(2)\n"
+        "def batches():\n    yield np.zeros((2, 3))\n    yield np.ones((2, 3))\n"
         "def fail():\n    raise OSError('no disk')\n"
     )
     monkeypatch.chdir(tmp_path)
     assert read("my_data:load")[1].tolist() == [0, 1]
+    assert [batch.mean() for batch in read("my_data:batches")] == [0, 1]
     with pytest.raises(TfmixError, match="'my_data:fail': OSError: no disk"):
         read("my_data:fail")
     with pytest.raises(TfmixError, match="'my_data:nothing': AttributeError"):

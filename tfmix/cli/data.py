@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +98,8 @@ def _call(text: str) -> Any:
     module, _, function = text.partition(":")
     sys.path.insert(0, "")  # as `python -m` has it
     try:
-        return getattr(import_module(module), function)()
+        data = getattr(import_module(module), function)()
+        return list(data) if isinstance(data, Iterator) else data  # it is read more than once
     except TfmixError:
         raise
     except Exception as error:  # the user's own code

@@ -59,9 +59,16 @@ class Directory:
         """The stage that a run of these settings goes on from.
 
         restart: removes the state of any run before. TfmixError where that of another one is
-        there, naming what differs.
+        there, naming what differs, or files of these names that no run wrote.
         """
-        if restart:
+        if not self.state.is_file():
+            others = [path.name for path in self._files() if path.exists()]
+            if others:
+                raise TfmixError(
+                    f"{self.path} holds {', '.join(others)}, which tfmix quantize did not write; "
+                    "use another directory"
+                )
+        elif restart:
             self._clear()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -99,13 +106,15 @@ class Directory:
             raise FormatError(f"{self.state}: not the state of tfmix quantize: {error}") from error
         raise FormatError(f"{self.state}: not the state of tfmix quantize, version {VERSION}")
 
+    def _files(self) -> list[Path]:
+        return [path for path in vars(self).values() if path != self.path]
+
     def _clear(self) -> None:
-        for path in vars(self).values():
-            if path == self.path:
-                continue
+        for path in self._files():
             if path.is_dir():
                 shutil.rmtree(path)
-            path.unlink(missing_ok=True)
+            else:
+                path.unlink(missing_ok=True)
 
     # -- values ---------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from tfmix.budget import format_bytes
 from tfmix.ir.quant import BIT_WIDTHS
 from tfmix.report import charts
 
-#: Rows of a chart that are shown at once; the rest opens.
+#: Rows of a chart of sensitivities; those below are counted.
 _SHOWN = 40
 
 
@@ -47,7 +47,8 @@ def _summary(facts: Mapping[str, Any]) -> str:
         _card("weights", format_bytes(memory["weight_bytes"])),
         _card("activations", format_bytes(memory["activation_bytes"])),
         _card(
-            "instructions, modelled", _count(instructions["total"]) + ("+" * _unknown(instructions))
+            "instructions, modelled",
+            _count(instructions["total"]) + "+" * bool(instructions["unknown"]),
         ),
         _card(
             f"at {instructions['clock_hz'] / 1e6:g} MHz, modelled, one a cycle",
@@ -234,10 +235,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], text: int) -> str
         f'<div class="scroll"><table><thead><tr>{line(head, "th")}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
-
-
-def _unknown(instructions: Mapping[str, Any]) -> bool:
-    return bool(instructions["unknown"])
 
 
 def _count(value: int) -> str:

@@ -199,6 +199,38 @@ def test_a_budget_holds(board):
     assert len(case.content) <= budget.flash and verdict.needs <= budget.ram
 
 
+STREAMED = {
+    "MobileNet": ({"alpha": 0.25}, (40_000, 31_000)),
+    "MobileNetV2": ({"alpha": 0.35}, (60_000, 50_000)),
+}
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_chains_hold_a_budget(name, program):
+    """Activations of 8 bits in a third of the RAM: the arena is the planned one, to the byte."""
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    settings, limits = STREAMED[name]
+    build = getattr(tf_keras.applications, name)
+    model = build((96, 96, 3), weights=None, classes=10, **settings)
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 96, 96, 3)).astype(np.float32)
+    qmodel = tfmix.quantize_model(model, None, calibration_data=x, verbose=0)
+    models, cases = {}, []
+    for ram in limits:
+        budget = tfmix.Budget(ram=ram)
+        models[f"{name}.{ram}"] = converted = tfmix.convert(qmodel, budget=budget)
+        assert converted.network.chains
+        cases.append(of_model(f"{name}.{ram}", converted, runs=1))
+    verdicts = program(cases)
+    assert {v.result for v in verdicts.values()} == {"ok"}
+    if program.on_board:
+        _assert_predicted(models, verdicts)
+        for ram in limits:
+            report = tfmix.memory_report(qmodel, budget=tfmix.Budget(ram=ram))
+            assert verdicts[f"{name}.{ram}"].arena == report.ram_bytes <= ram
+
+
 def _assert_predicted(models, verdicts) -> None:
     """Arena in use, to the byte; and the smallest that will do."""
     for name, model in models.items():

@@ -22,8 +22,9 @@ is exact; then limits are tightened to the true figures until they hold, and rel
 they do. What optimality that may cost is the gap in the proof.
 
 Where layers run row by row, the rows of a chain are those of its row buffers and of the distance
-between its output and its input, which are linear too; which layers that are is not up to the
-program, see `_with_chains`.
+between its output and its input, which are linear too. The program is then solved for given chains,
+see `_with_chains`; where even the best do not fit at the bits wanted, a first program chooses them
+together with the bits, see `_joint_choice`.
 """
 
 from __future__ import annotations
@@ -190,10 +191,10 @@ def _with_chains(
     """`minimise` where the steps depend on the bits: plan chains, choose bits, plan again.
 
     Where chains hold the RAM at the bits that are wanted most, there is nothing to choose. Where
-    they do not, the program goes by the chains that take the least RAM at those bits, then at the
-    bits it has found, until these chains come again; and once more from fewer bits, of which the
-    fewest fit if any do. A policy fits the chains it leads to, so each program is at least as good
-    as the one before.
+    they do not, the program goes by the chains that take the least RAM at some bits, then at the
+    bits it has found, until these chains come again. It begins with the bits of `_joint_choice`,
+    and once more with each bit-width, of which the fewest bits fit if any do. A policy fits the
+    chains it leads to, so each program is at least as good as the one before.
     """
     memory, start = problem.memory, problem.start()
     best: list[tuple[float, int, QuantizationPolicy, float]] = []

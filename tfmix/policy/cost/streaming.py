@@ -67,7 +67,7 @@ NO_CHAINS = ChainPlan()
 
 @dataclass(frozen=True)
 class Costs:
-    """Instructions that row-by-row execution adds on a Cortex-M7.
+    """Instructions that row-by-row execution adds on a Cortex-M7, as QEMU counts them.
 
     chain:    for a chain
     call:     for each kernel call but the first of a layer
@@ -176,7 +176,7 @@ class ChainPlanner:
     ) -> ChainPlan:
         """The cheapest of the chains found that need the least RAM; beside: as in `fitting`."""
         least = self.least_bytes(bits)
-        plan: ChainPlan | None = self._plan(self._ways(bits).smallest())
+        plan = self._plan(self._ways(bits).smallest())
         order = self.schedule(bits, plan)
         ram = arena.plan(order).total + beside(order)
         for percent in (0, 1, 2, 4, 8, 16, 32):
@@ -236,7 +236,7 @@ class ChainPlanner:
                 continue
             squeezed = ways.squeezed(path, limit)
             pairs = {first for first, _ in squeezed} & {last + 1 for _, last in squeezed}
-            for step in pairs:
+            for step in sorted(pairs):
                 ask((limit, apart | {step}, loose))
             if not pairs:
                 for first, _ in squeezed:
@@ -326,7 +326,7 @@ class ChainPlanner:
             cost=np.where(legal, cost, np.inf),
         )
 
-    # -- what does not --------------------------------------------------------------------------
+    # -- what does not depend on bits -------------------------------------------------------------
 
     @cached_property
     def _geometry(self) -> _Geometry:

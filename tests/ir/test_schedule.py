@@ -60,6 +60,14 @@ def test_the_output_survives_steps_that_read_it():
     assert plan.lifetimes["y"] == (0, 1)
 
 
+def test_what_is_written_over_must_not_be_needed():
+    steps = (Step("a", ("x",), "y", over=("x", 0)), Step("b", ("x", "y"), "z"))
+    with pytest.raises(ValueError, match="'a' writes over 'x', which is needed"):
+        Schedule(steps, dict.fromkeys("xyz", 1), "z")
+    with pytest.raises(ValueError, match="'a' writes over 'w'"):
+        Schedule((Step("a", ("x",), "y", over=("w", 0)),), dict.fromkeys("xy", 1), "y")
+
+
 def test_no_steps():
     assert Schedule((), {"x": 4}, "x").lifetimes == {"x": (0, 0)}
 

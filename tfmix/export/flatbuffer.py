@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +84,13 @@ def describe(
     add_activation(model.input)
     operators = []
 
-    def add_operator(variant, calls, inputs, output, options) -> None:
+    def add_operator(
+        variant: str,
+        calls: Iterable[KernelCall],
+        inputs: Iterable[str],
+        output: str,
+        options: bytes,
+    ) -> None:
         """calls: those whose constants follow the inputs."""
         indices = [index[name] for name in inputs]
         for call in calls:

@@ -299,6 +299,7 @@ class _Block:
         def errors(x: np.ndarray, target: np.ndarray) -> tf.Tensor:
             return self._errors(self._run(x), target)
 
+        assert self.target is not None
         return float(in_batches(errors, [self.inputs, self.target]).mean(dtype=np.float64))
 
     def _undecided(self, beta: tf.Tensor) -> tf.Tensor:
@@ -437,6 +438,7 @@ class _State:
         return state
 
     def _read(self) -> None:
+        assert self._path is not None
         try:
             with np.load(self._path) as archive:
                 head = json.loads(str(archive["head"]))

@@ -146,7 +146,7 @@ def all_variants() -> tuple[str, ...]:
     """Every variant there is; kernels/include/tfmix/variants.inc stamps out exactly these."""
     names = []
     for kernel in Kernel:
-        for a, b, w, o, pc in product(*[BIT_WIDTHS] * 4, (True, False)):
+        for (a, b, w, o), pc in product(product(BIT_WIDTHS, repeat=4), (True, False)):
             if kernel is Kernel.SOFTMAX and (a, o) != (8, 8):
                 continue
             names.append(
@@ -195,4 +195,4 @@ def parse_variant(name: str) -> Variant:
         raise FormatError(f"there is no kernel variant {name!r}")
     kernel, *bits, flavour = _VARIANT.fullmatch(name).groups()
     a, b, w, o = (int(digit) if digit else None for digit in bits)
-    return Variant(Kernel(kernel), a, b, w, o, flavour and flavour == "pc")
+    return Variant(Kernel(kernel), a, b, w, o, flavour == "pc" if flavour else None)

@@ -156,7 +156,7 @@ class Replay:
     def __len__(self) -> int:
         return min(self._added, len(self._rows))
 
-    def add(self, *columns: np.ndarray) -> None:
+    def add(self, *columns: np.ndarray | Sequence[float]) -> None:
         """columns: [features] each, in the order above."""
         self._rows[self._added % len(self._rows)] = np.concatenate(columns)
         self._added += 1

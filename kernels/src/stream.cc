@@ -27,11 +27,6 @@ namespace {
 constexpr int32_t kNone = -1;
 
 static_assert(sizeof(tfmix_stream_layer) == 27 * sizeof(int32_t), "as in files");
-static_assert(offsetof(tfmix_stream_layer, kernel) == offsetof(tfmix_stream_kernel, kernel) &&
-                  offsetof(tfmix_stream_layer, variant) == offsetof(tfmix_stream_kernel, variant),
-              "they are compared");
-constexpr size_t kComparedSize =
-    offsetof(tfmix_stream_kernel, variant) + sizeof(tfmix_stream_kernel::variant);
 
 bool IsWindow(int32_t kernel) {
   return kernel != TFMIX_STREAM_ADD && kernel != TFMIX_STREAM_REQUANTIZE;
@@ -166,8 +161,15 @@ class Chain {
 
   // Index of the kernel of a layer in the table, or kNone.
   int32_t FindKernel(const tfmix_stream_layer& layer) const {
+    const tfmix_variant& wanted = layer.variant;
     for (int32_t i = 0; i < stream_.kernel_count; ++i) {
-      if (std::memcmp(&stream_.kernels[i], &layer, kComparedSize) == 0) return i;
+      const tfmix_variant& found = stream_.kernels[i].variant;
+      if (stream_.kernels[i].kernel == layer.kernel && found.input_bits == wanted.input_bits &&
+          found.second_input_bits == wanted.second_input_bits &&
+          found.weight_bits == wanted.weight_bits && found.output_bits == wanted.output_bits &&
+          found.per_channel == wanted.per_channel) {
+        return i;
+      }
     }
     return kNone;
   }

@@ -1,6 +1,7 @@
 """The model of instructions against whole networks, none of which it was fitted to."""
 
 import json
+from itertools import product
 from pathlib import Path
 
 import graphs
@@ -8,8 +9,9 @@ import pytest
 import real_data
 
 from tfmix.integer.abi import parse_variant
-from tfmix.integer.model import Kernel
+from tfmix.integer.model import BINARY_KERNELS, Kernel
 from tfmix.ir.graph import Graph, as_graph
+from tfmix.ir.quant import BIT_WIDTHS
 from tfmix.policy.cost.instructions import (
     _AMOUNTS,
     Call,
@@ -58,16 +60,12 @@ def test_whole_networks(network):
 def test_the_table_holds_all_kinds_of_work_and_no_other():
     """Windows 1x1 and 3x3, narrow and wide maps, depths in words and not, at all bits."""
     kinds = set()
-    for kernel in _AMOUNTS:
-        for window in ((1, 1), (3, 3)):
-            for depth in (4, 5):
-                for w in (2, 4, 8):
-                    for a in (2, 4, 8):
-                        for o in (2, 4, 8):
-                            for size in (8, 16):
-                                shape = (size, size, depth)
-                                call = Call(kernel, (shape,), shape, (a,), o, w, window)
-                                kinds |= amounts(call).keys()
+    choices = product(_AMOUNTS, ((1, 1), (3, 3)), (4, 5), (8, 16), *[BIT_WIDTHS] * 3)
+    for kernel, window, depth, size, w, a, o in choices:
+        shape = (size, size, depth)
+        inputs = 2 if kernel in BINARY_KERNELS else 1
+        call = Call(kernel, (shape,) * inputs, shape, (a,) * inputs, o, w, window)
+        kinds |= amounts(call).keys()
     assert kinds == table().keys()
     assert all(per_unit >= 0 for per_unit in table().values())
 

@@ -256,7 +256,7 @@ def _one_more_kilobyte(
         limit = getattr(budget, what)
         if limit is None:
             continue
-        wider = replace(problem, budget=replace(budget, **{what: limit + KILOBYTE}))
+        wider = problem.within(replace(budget, **{what: limit + KILOBYTE}))
         found, proof = minimise(wider, table)
         facts[what] = {
             "loss": proof.objective,

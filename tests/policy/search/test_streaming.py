@@ -236,6 +236,13 @@ def test_a_program_over_all_bits_and_chains():
         assert cost(policy) == pytest.approx(min(cost(p) for p in every if problem.fits(p)))
 
 
+def test_another_budget_has_chains_of_its_own():
+    least = least_ram(V1, 8)
+    problem = problem_of(V1, least).within(Budget(None, 10 * least))
+    assert problem.memory.at(problem.start().activation_bits).plan == NO_CHAINS
+    assert not problem.within(Budget(None, least - 1)).fits(problem.start())
+
+
 # -- the report ---------------------------------------------------------------------------------
 
 

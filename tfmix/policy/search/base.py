@@ -57,14 +57,14 @@ anything to save.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 from tfmix.budget import Budget
 from tfmix.errors import TfmixError
 from tfmix.ir.graph import FIXED_BITS, Graph
 from tfmix.ir.quant import BIT_WIDTHS, check_bits
-from tfmix.policy.cost.memory import MemoryModel
+from tfmix.policy.cost.memory import MemoryModel, StreamingMemory
 from tfmix.policy.policy import QuantizationPolicy
 from tfmix.policy.sensitivity import SensitivityTable
 
@@ -175,6 +175,13 @@ class SearchProblem:
         return QuantizationPolicy.uniform(self.graph, BIT_WIDTHS[-1]).replace(
             weights=self.pinned.weights, activations=self.pinned.activations
         )
+
+    def within(self, budget: Budget) -> SearchProblem:
+        """The same problem with another budget, and chains of layers that fit that."""
+        memory = self.memory
+        if isinstance(memory, StreamingMemory) and budget.streaming_ram is not None:
+            memory = replace(memory, ram=budget.streaming_ram)
+        return replace(self, budget=budget, memory=memory)
 
     def fits(self, policy: QuantizationPolicy) -> bool:
         """Whether `policy` holds the budget, by `ram_bytes` and `flash_bytes`; cheap where not."""

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "tfmix/kernels.h"
+#include "tfmix/stream.h"
 
 extern "C" {
 
@@ -25,6 +26,7 @@ TFMIX_API const char* tfmix_host_variants(void);
 namespace {
 
 #define TFMIX_FIELD_(s_, f_) {#s_, #f_, static_cast<int32_t>(offsetof(s_, f_))},
+#define TFMIX_VARIANT_FIELD_(s_, f_) {#s_, #f_, static_cast<int32_t>(offsetof(s_, variant.f_))},
 #define TFMIX_SIZE_(s_) {#s_, "", static_cast<int32_t>(sizeof(s_))},
 #define TFMIX_WINDOW_FIELDS_(s_)    \
   TFMIX_FIELD_(s_, input_height)    \
@@ -122,6 +124,35 @@ constexpr tfmix_host_field kFields[] = {
     TFMIX_FIELD_(tfmix_sizes, output)
     TFMIX_FIELD_(tfmix_sizes, scratch)
     TFMIX_SIZE_(tfmix_sizes)
+    TFMIX_FIELD_(tfmix_stream_layer, kernel)
+    TFMIX_VARIANT_FIELD_(tfmix_stream_layer, input_bits)
+    TFMIX_VARIANT_FIELD_(tfmix_stream_layer, second_input_bits)
+    TFMIX_VARIANT_FIELD_(tfmix_stream_layer, weight_bits)
+    TFMIX_VARIANT_FIELD_(tfmix_stream_layer, output_bits)
+    TFMIX_VARIANT_FIELD_(tfmix_stream_layer, per_channel)
+    TFMIX_FIELD_(tfmix_stream_layer, rows)
+    TFMIX_FIELD_(tfmix_stream_layer, band)
+    TFMIX_FIELD_(tfmix_stream_layer, buffer_rows)
+    TFMIX_FIELD_(tfmix_stream_layer, input)
+    TFMIX_FIELD_(tfmix_stream_layer, second_input)
+    TFMIX_FIELD_(tfmix_stream_layer, params)
+    TFMIX_SIZE_(tfmix_stream_layer)
+    TFMIX_FIELD_(tfmix_stream_kernel, kernel)
+    TFMIX_FIELD_(tfmix_stream_kernel, variant)
+    TFMIX_FIELD_(tfmix_stream_kernel, prepare)
+    TFMIX_FIELD_(tfmix_stream_kernel, run)
+    TFMIX_SIZE_(tfmix_stream_kernel)
+    TFMIX_FIELD_(tfmix_stream, layers)
+    TFMIX_FIELD_(tfmix_stream, layer_count)
+    TFMIX_FIELD_(tfmix_stream, input_count)
+    TFMIX_FIELD_(tfmix_stream, input_rows)
+    TFMIX_FIELD_(tfmix_stream, kernels)
+    TFMIX_FIELD_(tfmix_stream, kernel_count)
+    TFMIX_SIZE_(tfmix_stream)
+    TFMIX_FIELD_(tfmix_stream_sizes, output)
+    TFMIX_FIELD_(tfmix_stream_sizes, scratch)
+    TFMIX_FIELD_(tfmix_stream_sizes, distance)
+    TFMIX_SIZE_(tfmix_stream_sizes)
     // clang-format on
 };
 

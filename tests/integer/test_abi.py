@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from tfmix.integer import abi, runtime
 from tfmix.integer.model import Kernel
 from tfmix.integer.runtime import load_library
+from tfmix.integer.stream import KIND_NAMES, StreamLayer
 
 STRUCTS = {
     "tfmix_conv_params": abi.ConvParams,
@@ -26,6 +29,18 @@ STRUCTS = {
     "tfmix_pad_params": abi.PadParams,
     "tfmix_softmax_params": abi.SoftmaxParams,
 }
+
+
+#: What Python hands to the library, and what is in files.
+C_STRUCTS = {
+    "tfmix_variant": runtime._Variant,
+    "tfmix_sizes": runtime._Sizes,
+    "tfmix_stream_layer": StreamLayer,
+    "tfmix_stream_kernel": runtime._StreamKernel,
+    "tfmix_stream": runtime._Stream,
+    "tfmix_stream_sizes": runtime._StreamSizes,
+}
+KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 
 
 class _Field(ctypes.Structure):
@@ -60,8 +75,7 @@ def test_every_struct_is_compared():
     assert set(STRUCTS.values()) == {*abi.PARAMS.values(), abi.ConcatenateInput}
     assert c_layout().keys() == {
         *STRUCTS,
-        "tfmix_variant",
-        "tfmix_sizes",
+        *C_STRUCTS,
     }
 
 
@@ -70,11 +84,15 @@ def test_struct(name):
     assert c_layout()[name] == python_layout(STRUCTS[name])
 
 
-@pytest.mark.parametrize(
-    ("name", "struct"), [("tfmix_variant", runtime._Variant), ("tfmix_sizes", runtime._Sizes)]
-)
-def test_struct_of_prepare(name, struct):
-    assert c_layout()[name] == python_layout(struct)
+@pytest.mark.parametrize("name", C_STRUCTS)
+def test_struct_of_the_c_api(name):
+    assert c_layout()[name] == python_layout(C_STRUCTS[name])
+
+
+@pytest.mark.parametrize(("kind", "name"), KIND_NAMES.items())
+def test_kinds_of_layers(kind, name):
+    header = (KERNELS / "include" / "tfmix" / "stream.h").read_text()
+    assert re.search(rf"^  {name} = {kind},?$", header, re.M)
 
 
 def test_the_library_has_exactly_the_variants():
@@ -98,5 +116,8 @@ def test_the_library_exports_nothing_else():
     expected = {f"tfmix_{name}" for name in abi.all_variants()}
     expected |= {f"tfmix_{kernel.value}_prepare" for kernel in Kernel}
     expected |= {"tfmix_status_message", "tfmix_host_fields", "tfmix_host_variants"}
+    expected |= {f"tfmix_stream_{name}" for name in ("prepare", "run", "begin", "feed")}
+    expected |= {name.replace("pool", "pool_rows") for name in expected if "average_pool_a" in name}
+    expected |= {"tfmix_host_stream_kernels"}
     expected |= {"tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate"}
     assert set(symbols) == expected

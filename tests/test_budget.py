@@ -126,3 +126,17 @@ def test_devices_are_plausible_and_name_their_source(name):
     assert (budget.flash, budget.ram) == (device.flash, device.ram)
     assert device.ram < device.flash and device.ram % KILOBYTE == 0
     assert device.data_sheet and device.core.startswith("Cortex-M")
+
+
+# -- streaming ----------------------------------------------------------------------------------
+
+
+def test_streaming():
+    assert Budget(ram=1000).streaming == "auto" and Budget(ram=1000).streaming_ram == 1000
+    assert Budget(ram=1000, streaming="off").streaming_ram is None
+    assert Budget(ram=1000, accounting="paper").streaming_ram is None  # it cannot count that
+    assert Budget(flash=1000).streaming_ram is None
+    off = Budget.for_device("stm32h743", streaming="off")
+    assert off.streaming == "off" and eval(repr(off)) == off
+    with pytest.raises(TfmixError, match=r"streaming 'on' is not one of \('auto', 'off'\)"):
+        Budget(streaming="on")

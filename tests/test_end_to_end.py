@@ -36,7 +36,8 @@ def checked(
     for name, values in expected.items():
         np.testing.assert_array_equal(in_c[name], values, err_msg=name)
     found = schedule_of(model.network)
-    assert found == schedule(graph_of(qmodel), tfmix.get_policy(qmodel).activation_bits)
+    bits = tfmix.get_policy(qmodel).activation_bits
+    assert found == schedule(graph_of(qmodel), bits, model.network.chains, model.network.bands)
     arena = plan(found)
     verify(found, arena)
     for report in (foretold, tfmix.memory_report(qmodel)):

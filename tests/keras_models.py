@@ -244,17 +244,12 @@ SUPPORTED: dict[str, _Build] = {
     "multiply": lambda: functional(_branches(lambda y: y[:2], layers.Multiply())),
     "multiply of three, relu": lambda: functional(_branches(layers.Multiply(), layers.ReLU())),
     "multiply of one": lambda: functional(_branches(lambda y: y[:1], layers.Multiply())),
-    "square": lambda: functional(_branches(lambda y: [y[0], y[0]], layers.Multiply())),
     "squeeze and excite": lambda: functional(_excited()),
     "squeeze and excite, reshape": lambda: functional(
         _excited(gate="hard_sigmoid", pool="reshape")
     ),
-    "squeeze and excite, dense": lambda: functional(_excited(dense=True)),
     "squeeze and excite, features": lambda: functional(
         _excited(gate=tf.nn.sigmoid, pool="features", dense=True)
-    ),
-    "gate first": lambda: functional(
-        lambda x: layers.Multiply()([layers.GlobalAveragePooling2D(keepdims=True)(x), x])
     ),
     # pooling
     "average pool": lambda: chain(layers.AveragePooling2D()),

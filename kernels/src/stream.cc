@@ -48,7 +48,7 @@ struct Image {
   }
 };
 
-// Along one axis, all structs with a window begin alike.
+// All structs with a window begin alike.
 const tfmix_max_pool_params& WindowOf(const tfmix_stream_layer& layer) {
   static_assert(offsetof(tfmix_conv_params, pad_left) == offsetof(tfmix_max_pool_params, pad_left));
   static_assert(offsetof(tfmix_average_pool_params, pad_left) ==
@@ -74,13 +74,11 @@ Image SecondInputOf(const tfmix_stream_layer& layer) {
   return InputOf(layer, layer.variant.second_input_bits);
 }
 Image OutputOf(const tfmix_stream_layer& layer) {
-  if (layer.kernel == TFMIX_STREAM_MAX_POOL) {
-    const tfmix_max_pool_params& p = WindowOf(layer);
-    return {p.output_height, p.output_width * p.output_channels, layer.variant.input_bits};
-  }
-  if (!IsWindow(layer.kernel)) return InputOf(layer, layer.variant.output_bits);
+  const tfmix_variant& v = layer.variant;
+  if (!IsWindow(layer.kernel)) return InputOf(layer, v.output_bits);
   const tfmix_max_pool_params& p = WindowOf(layer);
-  return {p.output_height, p.output_width * p.output_channels, layer.variant.output_bits};
+  return {p.output_height, p.output_width * p.output_channels,
+          layer.kernel == TFMIX_STREAM_MAX_POOL ? v.input_bits : v.output_bits};
 }
 
 // Which input rows a layer reads. A step makes an output row, or takes in a row of a pool over the

@@ -218,6 +218,20 @@ def test_chains_follow_the_budget(tmp_path):
     assert not tfmix.load(other).network.chains
 
 
+def test_a_c_network_that_takes_rows(tmp_path):
+    """With or without a budget; the arena is the planned one, without the input."""
+    data = random_inputs(wide_cnn(), 4)
+    qmodel = quantize(wide_cnn(), None, calibration_data=data)
+    arenas = []
+    for budget in (None, tfmix.Budget(ram=8000)):
+        header, *_ = tfmix.export_c(qmodel, tmp_path, name="net", budget=budget, input_by_rows=True)
+        text = header.read_text()
+        assert "net_feed_row" in text
+        (line,) = [line for line in text.splitlines() if line.startswith("#define NET_ARENA_BYTES")]
+        arenas.append(int(line.split()[-1]))
+    assert arenas[1] <= 8000 < arenas[0]
+
+
 @pytest.mark.parametrize("accounting", ["deployed", "paper"])
 @pytest.mark.parametrize(
     ("limits", "what", "tensor"),

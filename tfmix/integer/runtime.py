@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -310,11 +310,17 @@ class CRuntime:
             name: np.zeros(packed_size(_elements(tensor), tensor.quant.bits), np.uint8)
             for name, tensor in model.tensors.items()
         }
-        self._layers = {node.name: self._bind(node) for node in model.nodes}
         self._steps = [
-            self._bind_chain(step) if isinstance(step, tuple) else self._layers[step.name]
+            self._bind_chain(step) if isinstance(step, tuple) else self._bind(step)
             for step in execution_order(model)
         ]
+
+    @cached_property
+    def _layers(self) -> Sequence[Callable[[], None]]:
+        """The steps without chains."""
+        if not self.model.chains:
+            return self._steps
+        return [self._bind(node) for node in self.model.nodes]
 
     def _bind(self, node: IntegerNode) -> Callable[[], None]:
         call = lower(node, self.model.tensors)
@@ -337,10 +343,10 @@ class CRuntime:
 
         Layer by layer: within a chain tensors are never whole, but their values are the same.
         """
-        return self._run(q, tuple(self.model.tensors), self._layers.values())
+        return self._run(q, tuple(self.model.tensors), self._layers)
 
     def _run(
-        self, q: np.ndarray, names: tuple[str, ...], steps: Collection[Callable[[], None]]
+        self, q: np.ndarray, names: tuple[str, ...], steps: Sequence[Callable[[], None]]
     ) -> dict[str, np.ndarray]:
         shape = self.model.input_shape
         if not isinstance(q, np.ndarray) or q.dtype != np.uint8 or q.shape[1:] != shape:

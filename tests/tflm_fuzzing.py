@@ -1,7 +1,7 @@
 """The fuzz target of the bridge: builds it, makes seeds, packs what was found.
 
     python tests/tflm_fuzzing.py build DIRECTORY    the target with libFuzzer; needs clang
-    python tests/tflm_fuzzing.py seeds DIRECTORY    a valid node of every variant
+    python tests/tflm_fuzzing.py seeds DIRECTORY    a valid node of every variant, and chains
     python tests/tflm_fuzzing.py pack DIRECTORY     DIRECTORY becomes tests/tflm/corpus.zip
     python tests/tflm_fuzzing.py unpack DIRECTORY   the other way
 
@@ -21,17 +21,22 @@ from pathlib import Path
 
 import numpy as np
 from kernel_cases import random_case
+from random_chains import random_chain
 from target import KERNELS
 from tflm_programs import BRIDGE_SOURCES, HOST_KERNEL_SOURCES, TESTS, include_flags, library
 
 from tfmix.export.options import Header
+from tfmix.export.streams import pack_stream
 from tfmix.integer.abi import all_variants
 from tfmix.integer.lower import lower, plane_of
+from tfmix.integer.stream import lower_chain
 
 CORPUS = Path(__file__).with_name("tflm") / "corpus.zip"
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 SOURCES = (*BRIDGE_SOURCES, TESTS / "fuzz_bridge.cc", TESTS / "op_table.cc")
-_SEEDS_PER_VARIANT = 2
+_SEEDS_PER_VARIANT, _CHAINS = 2, 40
+#: Of kernels/tests/tflm/fuzz_bridge.cc.
+_MOST_OPERANDS = 7
 
 
 def build(directory: Path) -> Path:
@@ -73,8 +78,25 @@ def seed(variant: str, index: int) -> bytes:
     return head + options + tensors
 
 
+def chain_seed(index: int) -> bytes | None:
+    """Likewise a chain; None if it has more operands than the target gives a node."""
+    model = random_chain(index)
+    call = lower_chain(model, model.chains[0])
+    options = pack_stream(model, call)
+    operands = len(call.inputs) + len(call.constants)
+    if operands > _MOST_OPERANDS:
+        return None
+    head = struct.pack("<HBBBH", len(all_variants()), operands, 1, 0, len(options))
+    tensors = b"".join(struct.pack("<BI", 0, i) for i in range(1, operands + 2))
+    return head + options + tensors
+
+
 def write_seeds(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
+    for index in range(_CHAINS):
+        content = chain_seed(index)
+        if content is not None:
+            (directory / f"chain.{index}").write_bytes(content)
     for variant in all_variants():
         for index in range(_SEEDS_PER_VARIANT):
             (directory / f"{variant}.{index}").write_bytes(seed(variant, index))

@@ -14,6 +14,7 @@
 #include <memory>
 #include <vector>
 
+#include "../../tflm/bridge.h"
 #include "op_table.h"
 #include "tensorflow/lite/micro/compatibility.h"
 #include "tfmix/options.h"
@@ -60,6 +61,7 @@ class Input {
 struct Wanted {
   bool valid = false;
   std::vector<int32_t> inputs;
+  size_t first_constant = SIZE_MAX;  // streams: `inputs` from here on are constants
   int32_t constants = 0;
   int32_t output = 0;
   double steps = 0;
@@ -104,6 +106,31 @@ Wanted AskConcatenate(OptionsReader reader, const tfmix_variant& variant, size_t
   return wanted;
 }
 
+Wanted AskStream(OptionsReader reader, size_t operands) {
+  Wanted wanted;
+  tfmix_stream stream;
+  if (tflm::ReadStream(&reader, &stream) != OptionsStatus::kOk) return wanted;
+  stream.kernels = kStreamKernels;
+  stream.kernel_count = sizeof(kStreamKernels) / sizeof(kStreamKernels[0]);
+  wanted.inputs.resize(operands);
+  tfmix_stream_sizes sizes;
+  wanted.valid = stream.input_rows == 0 &&
+                 tfmix_stream_prepare(&stream, wanted.inputs.data(), static_cast<int32_t>(operands),
+                                      &sizes) == TFMIX_OK;
+  if (!wanted.valid) return wanted;
+  wanted.first_constant = static_cast<size_t>(stream.input_count);
+  wanted.output = sizes.output;
+  for (int32_t i = 0; i < stream.layer_count; ++i) {
+    tfmix_stream_layer layer;
+    std::memcpy(&layer, stream.layers + static_cast<size_t>(i) * sizeof(layer), sizeof(layer));
+    wanted.steps += layer.rows;
+    if (layer.kernel == TFMIX_STREAM_ADD || layer.kernel == TFMIX_STREAM_REQUANTIZE) continue;
+    const tfmix_max_pool_params& p = layer.params.max_pool;  // all windows begin alike
+    wanted.steps += WindowSteps(p) * (layer.kernel == TFMIX_STREAM_CONV2D ? p.input_channels : 1);
+  }
+  return wanted;
+}
+
 Wanted Ask(const Operator& op, const Buffer& options, size_t inputs) {
   OptionsReader reader;
   if (reader.Open(options.data(), options.size()) != OptionsStatus::kOk) return {};
@@ -136,6 +163,8 @@ Wanted Ask(const Operator& op, const Buffer& options, size_t inputs) {
       return Ask<tfmix_pad_params>(reader, v, tfmix_pad_prepare, none);
     case Kernel::kSoftmax:
       return Ask<tfmix_softmax_params>(reader, v, tfmix_softmax_prepare, none);
+    case Kernel::kStream:
+      return AskStream(reader, inputs);
   }
   return {};
 }
@@ -283,7 +312,9 @@ class Context : public tflite::MicroContext {
 
 // The order of what the input holds is also that of tests/tflm_fuzzing.py.
 void RunNode(Input input) {
-  const Operator& op = kOperators[input.Take<uint16_t>() % kOperatorCount];
+  static const Operator kStream = {Kernel::kStream, {}, Register_TFMIX_STREAM<kStreamKernels>};
+  const int32_t number = input.Take<uint16_t>() % (kOperatorCount + 1);
+  const Operator& op = number < kOperatorCount ? kOperators[number] : kStream;
   const size_t input_count = input.Take<uint8_t>() % 8;
   const size_t output_count = input.Take<uint8_t>() % 4;
   const auto oddities = input.Take<uint8_t>();
@@ -297,8 +328,8 @@ void RunNode(Input input) {
   std::vector<Tensor> tensors;
   std::vector<int32_t> inputs, outputs;
   for (size_t i = 0; i < input_count; ++i) {
-    const bool constant = has_constants && i == 1;
-    const int32_t size = constant                   ? wanted.constants
+    const bool constant = (has_constants && i == 1) || i >= wanted.first_constant;
+    const int32_t size = has_constants && i == 1    ? wanted.constants
                          : i < wanted.inputs.size() ? wanted.inputs[i]
                                                     : 0;
     if (wanted.valid && size > kMaxBytes) return;

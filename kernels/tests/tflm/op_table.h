@@ -22,6 +22,7 @@ enum class Kernel {
   kMaxPool,
   kPad,
   kSoftmax,
+  kStream,  // not in the table
 };
 
 struct Operator {

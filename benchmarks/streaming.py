@@ -5,7 +5,7 @@ board's flash, and random values: instructions do not depend on them. Layer by l
 arena of 1.2 and 1.5 MB; then, for each RAM, the chains that the planner chooses. Every output must
 be that of the layers one by one, and the arena must fit a linker region of exactly the RAM.
 
-    .venv/bin/python benchmarks/streaming.py [--networks v1 v2] [--ram 512000 256000]
+    .venv/bin/python benchmarks/streaming.py [--networks v1 v2] [--ram 524288 262144]
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NETWORKS = {
 }
 WEIGHT_BITS = 4
 FLASH = 3 << 20
-RAMS = (512_000, 256_000)
+RAMS = (512 << 10, 256 << 10)
 
 
 @dataclass(frozen=True)

@@ -96,10 +96,10 @@ class Depthwise {
 
   void Run() {
     const int32_t columns = axes_.columns.output;
-    for (int32_t begin = 0; begin < columns; begin += kMostColumns) {
-      SetPiece(begin, std::min(kMostColumns, columns - begin));
-      for (int32_t first = 0; first < p_.output_channels; first += kGroup) {
-        SetGroup(first, std::min(kGroup, p_.output_channels - first));
+    for (int32_t first = 0; first < p_.output_channels; first += kGroup) {
+      SetGroup(first, std::min(kGroup, p_.output_channels - first));
+      for (int32_t begin = 0; begin < columns; begin += kMostColumns) {
+        SetPiece(begin, std::min(kMostColumns, columns - begin));
         RunGroup();
       }
     }
@@ -110,7 +110,7 @@ class Depthwise {
     return static_cast<int32_t>(axes_.PairsOfColumns(columns));
   }
 
-  // Output columns begin + [0, count) of all rows and channels.
+  // Output columns begin + [0, count) of all rows, and of the group's channels.
   void SetPiece(int32_t begin, int32_t count) {
     const DepthwiseAxis& columns = axes_.columns;
     first_column_ = begin;
@@ -125,8 +125,15 @@ class Depthwise {
     first_input_column_ = std::max(origin, int32_t{0});
     piece_.place = first_input_column_ - origin;
     piece_.count = std::min(2 * pairs_ - piece_.place, columns.input - first_input_column_);
+    piece_.first_element = first_input_column_ * piece_.column_step + piece_.group.first;
     // The padding to the left and to the right. Rows of the image leave it as it is.
-    for (int32_t row = 0; row < axes_.rows.kernel; ++row) FillRow(ring_ + row * row_step_);
+    const int32_t left = piece_.place / 2;
+    const int32_t right = (piece_.place + piece_.count + 1) / 2;
+    for (int32_t row = 0; row < axes_.rows.kernel; ++row) {
+      Int16Pair* const pairs = ring_ + row * row_step_;
+      FillPairs(pairs, left);
+      FillPairs(pairs + right * piece_.pair_step, pairs_ - right);
+    }
   }
 
   // Output channels first + [0, count).
@@ -150,7 +157,6 @@ class Depthwise {
     const int32_t last_input = (first + count - 1) / piece_.multiplicity;
     piece_.group = {first_input, last_input + 1 - first_input, p_.input_channels};
     piece_.first_channel = first;
-    piece_.first_element = first_input_column_ * piece_.column_step + first_input;
     piece_.whole_bytes = piece_.multiplicity == 1 && count == kGroup &&
                          (first | p_.input_channels) * variant_.input_bits % 8 == 0;
   }
@@ -177,7 +183,7 @@ class Depthwise {
       for (next = std::max(next, window); next < window + rows.kernel; ++next) {
         Int16Pair* const row = ring_ + place * row_step_;
         if (next < 0 || next >= rows.input) {
-          FillRow(row);
+          FillPairs(row, pairs_);
         } else {
           variant_.expand_row(piece_, next, row);
         }
@@ -225,11 +231,11 @@ class Depthwise {
 
   Int16Pair ZeroPoints() const { return static_cast<uint32_t>(p_.input_zero_point) * 0x10001u; }
 
-  // A row of padding.
-  void FillRow(Int16Pair* ring) const {
+  // `count` pairs of padding.
+  void FillPairs(Int16Pair* ring, int32_t count) const {
     const Int16Pair value = ZeroPoints();
     const FourPairs pairs = {value, value, value, value};
-    for (int32_t i = pairs_; i != 0; --i, ring += piece_.pair_step) {
+    for (; count > 0; --count, ring += piece_.pair_step) {
       WritePairs(pairs, piece_.channel_step, ring);
     }
   }

@@ -160,6 +160,36 @@ inline FourTaps SpreadTaps(uint32_t packed) {
   return {packed & mask, packed >> kBits & mask};
 }
 
+// ExpandWeights of windows with three columns, of which any begin in the high half of a pair, where
+// the four channels fill whole bytes. A layer that runs row by row does this for each row of it.
+// Steps: in bytes of the weights, and in words of the table.
+template <int kBits>
+__attribute__((noinline)) void ExpandThreeColumns(const uint8_t* values, int32_t rows,
+                                                  int32_t row_step, int32_t column_step,
+                                                  const FourTaps& zero_points, uint32_t left_shift,
+                                                  Int16Pair* table, int32_t pair_step) {
+  const Int16Pair even = zero_points.even, odd = zero_points.odd;
+  const auto load = [=](const uint8_t* data) {
+    const FourTaps taps = SpreadTaps<kBits>(LoadBytes<kBits>(data)) << left_shift;
+    return FourTaps{Ssub16(taps.even, even), Ssub16(taps.odd, odd)};
+  };
+  const auto write = [](const FourTaps& first, const FourTaps& second, Int16Pair* out) {
+    out[0] = LowHalves(first.even, second.even);
+    out[1] = LowHalves(first.odd, second.odd);
+    out[2] = HighHalves(first.even, second.even);
+    out[3] = HighHalves(first.odd, second.odd);
+  };
+  for (; rows != 0; --rows, values += row_step, table += kGroup) {
+    const FourTaps w0 = load(values);
+    const FourTaps w1 = load(values + column_step);
+    write(w0, w1, table);
+    write({0, 0}, w0, table + 2 * pair_step);
+    const FourTaps w2 = load(values + 2 * column_step);
+    write(w2, {0, 0}, table + pair_step);
+    write(w1, w2, table + 3 * pair_step);
+  }
+}
+
 // The weights of four channels, [pair][row, with room for as many if they have to rotate][channel]:
 // first the pairs of taps of a window that begins in the low half of a pair, then those of one that
 // begins in the high half. Taps outside the window have the zero point's weight, which is 0.
@@ -185,6 +215,11 @@ void ExpandWeights(const DepthwiseAxes& axes, const ChannelGroup& group, const P
   const int32_t rows = axes.rows.kernel, row_step = axes.rows.weight_step;
   const int32_t columns = axes.columns.kernel, column_step = axes.columns.weight_step;
   const int32_t pair_step = axes.CopiesOfWeights() * kGroup * rows;
+  if (fills_bytes && any_from_high && columns == 3) {
+    constexpr int32_t kPer = kPerByte<kBits>;
+    return ExpandThreeColumns<kBits>(values + group.first / kPer, rows, row_step / kPer,
+                                     column_step / kPer, zero_points, left_shift, table, pair_step);
+  }
   int32_t index;
   const auto load_next = [&]() {
     const uint32_t packed = fills_bytes ? LoadBytes<kBits>(values + index / kPerByte<kBits>)

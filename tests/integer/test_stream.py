@@ -60,7 +60,9 @@ def packed_values(model: IntegerNetwork, q: np.ndarray) -> dict[str, np.ndarray]
     }
 
 
-def run_apart(call: StreamCall, values: dict[str, np.ndarray], rng: np.random.Generator):
+def run_apart(
+    call: StreamCall, values: dict[str, np.ndarray], rng: np.random.Generator
+) -> tuple[np.ndarray, bool]:
     """(output, whether nothing else has changed) with buffers of exactly the sizes."""
     memory = Memory(values[call.output].size + call.scratch + 2 * GUARD, rng)
     output = memory.take(0, values[call.output].size)
@@ -74,7 +76,7 @@ def run_apart(call: StreamCall, values: dict[str, np.ndarray], rng: np.random.Ge
     return output, intact
 
 
-def operands_of(call: StreamCall, inputs: list[np.ndarray]):
+def operands_of(call: StreamCall, inputs: list[np.ndarray]) -> ctypes.Array:
     constants = [np.frombuffer(c.constants, np.uint8).copy() for c in call.constants]
     arrays = [*inputs, *constants]
     operands = (ctypes.c_void_p * len(arrays))(*(x.ctypes.data for x in arrays))
@@ -113,24 +115,26 @@ def test_equals_layer_by_layer(seeds):
         np.testing.assert_array_equal(run_by_rows(model, values, rng), expected, str(seed))
 
 
-def run_over(call: StreamCall, values: dict[str, np.ndarray], rng: np.random.Generator):
+def run_over(
+    call: StreamCall, values: dict[str, np.ndarray], rng: np.random.Generator
+) -> np.ndarray:
     """With the output `distance` bytes below the first input."""
     first, size = values[call.inputs[0]], values[call.output].size
-    memory = Memory(max(size, call.distance + first.size), rng)
-    memory.take(0, max(size, call.distance + first.size))
-    whole = memory.take(0, max(size, call.distance + first.size))
-    whole[call.distance : call.distance + first.size] = first
-    inputs = [
-        whole[call.distance : call.distance + first.size],
-        *(values[name].copy() for name in call.inputs[1:]),
-    ]
+    most = max(size, call.distance + first.size)
+    memory = Memory(most, rng)
+    both = memory.take(0, most)
+    shared = both[call.distance : call.distance + first.size]
+    shared[:] = first
+    inputs = [shared, *(values[name].copy() for name in call.inputs[1:])]
     scratch = np.zeros(-(-call.scratch // 4), np.int32)
-    bind_stream(call, inputs, whole[:size], scratch)()
+    bind_stream(call, inputs, both[:size], scratch)()
     assert memory.is_intact()
-    return whole[:size]
+    return both[:size]
 
 
-def run_by_rows(model: IntegerNetwork, values: dict[str, np.ndarray], rng: np.random.Generator):
+def run_by_rows(
+    model: IntegerNetwork, values: dict[str, np.ndarray], rng: np.random.Generator
+) -> np.ndarray:
     call = lower_chain(model, model.chains[0], input_by_rows=True)
     sizes = prepare_stream(call)
     assert sizes.scratch == call.scratch

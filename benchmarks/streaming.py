@@ -1,11 +1,14 @@
 """Chains of layers against the same layers one by one, on a Cortex-M7, as QEMU counts instructions.
 
-MobileNetV1 and V2 1.0 224 with all activations at 8 bits, weights of 4 bits so that they fit the
-board's flash, and random values: instructions do not depend on them. Layer by layer they take an
-arena of 1.2 and 1.5 MB; then, for each RAM, the chains that the planner chooses. Every output must
-be that of the layers one by one, and the arena must fit a linker region of exactly the RAM.
+The papers' networks with all activations at 8 bits and weights by the integer program to 2 MB, code
+included; values and sensitivities are random: instructions do not depend on them. First layer by
+layer, in an arena of up to 1.5 MB; then, for each RAM, with the chains that the planner chooses.
+Every output, on this machine and on the board, must be that of the layers one by one; the products
+that chains compute are counted and must be as many; FLASH and arena must fit linker regions of
+exactly the sizes. --tflm runs the files in TensorFlow Lite Micro on the board too (docs/tflm.md),
+whose arena in use must be within the RAM.
 
-    .venv/bin/python benchmarks/streaming.py [--networks v1 v2] [--ram 524288 262144]
+    .venv/bin/python benchmarks/streaming.py [--networks "V1 1.0"] [--ram 524288 262144] [--tflm]
 """
 
 from __future__ import annotations
@@ -23,41 +26,55 @@ import numpy as np
 
 import tfmix
 from tfmix.budget import Budget
+from tfmix.export.flatbuffer import serialize
+from tfmix.export.memory import memory_model
 from tfmix.integer.convert import skeleton
 from tfmix.integer.inference import IntegerModel
 from tfmix.integer.model import IntegerNetwork, IntegerNode
 from tfmix.ir.graph import FIXED_BITS, Graph
 from tfmix.ir.quant import max_level
-from tfmix.policy.cost.streaming import planner_of
+from tfmix.policy.cost.memory import StreamingMemory
 from tfmix.policy.policy import QuantizationPolicy
+from tfmix.policy.search.base import Pinned, SearchProblem
+from tfmix.policy.search.optimum import minimise
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from graphs import mobilenet_v1, mobilenet_v2  # noqa: E402
-from network_on_target import build_firmware, compile_kernels, macs, run_firmware  # noqa: E402
+from counted_products import counted_products  # noqa: E402
+from fake_network import random_table  # noqa: E402
+from network_on_target import (  # noqa: E402
+    CODE_SIZE,
+    build_firmware,
+    compile_kernels,
+    macs,
+    node_macs,
+    run_firmware,
+)
+from streaming_plans import networks  # noqa: E402
 from target import M7, TOOLS, ToolMissing, command, require  # noqa: E402
+from tflm_cases import ModelCase  # noqa: E402
+from tflm_programs import Program, TflmMissing, board_program  # noqa: E402
 
 RESULTS = Path(__file__).with_name("streaming.json")
-NETWORKS = {
-    "v1": ("MobileNetV1 1.0 224", mobilenet_v1),
-    "v2": ("MobileNetV2 1.0 224", mobilenet_v2),
-}
-WEIGHT_BITS = 4
-FLASH = 3 << 20
-RAMS = (512 << 10, 256 << 10)
+#: Of weights and parameters: 2 MB without the region of the code.
+FLASH = (2 << 20) - CODE_SIZE
+RAMS = (512 << 10, 256 << 10, 128 << 10)
 
 
 @dataclass(frozen=True)
 class Result:
     """One way to run a network. ram: the region its arena is linked to; chains: first and last
-    layer, and the rows of a call; ratio: of the instructions to those of layer by layer."""
+    layer, and the rows of a call; model: bytes of weights and parameters; ratio: of the
+    instructions to those of layer by layer; tflm: arena in use there."""
 
     network: str
     ram: int | None
     chains: tuple[tuple[str, str, int], ...]
+    model: int
     arena: int
     instructions: int
     macs: int
     ratio: float
+    tflm: int | None
 
 
 def random_network(graph: Graph, policy: QuantizationPolicy) -> IntegerNetwork:
@@ -84,33 +101,53 @@ def _random_weights(node: IntegerNode, rng: np.random.Generator):
     )
 
 
-def measure(key: str, rams: list[int], directory: Path) -> Iterator[Result]:
-    name, make = NETWORKS[key]
-    graph = make()
-    policy = QuantizationPolicy(
-        {node.name: WEIGHT_BITS for node in graph.weighted_nodes},
-        {tensor: FIXED_BITS for tensor in graph.quantized_tensors},
-    )
+def policy_of(graph: Graph) -> QuantizationPolicy:
+    """Weights by the integer program to FLASH, for random sensitivities; activations at 8 bits."""
+    pinned = {"activations": dict.fromkeys(graph.quantized_tensors, FIXED_BITS)}
+    budget = Budget(FLASH, streaming="off")
+    memory = memory_model(graph, "per_channel", budget.accounting)
+    problem = SearchProblem(memory, budget, Pinned.parse(graph, pinned))
+    return minimise(problem, random_table(graph))[0]
+
+
+def measure(
+    name: str,
+    graph: Graph,
+    rams: list[int],
+    directory: Path,
+    kernels: list[Path],
+    tflm: Program | None,
+) -> Iterator[Result]:
+    policy = policy_of(graph)
     network = random_network(graph, policy)
-    shape = (1, *network.input_shape)
-    q = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    q = np.random.default_rng(1).integers(0, 256, (1, *network.input_shape), np.uint8)
     expected = IntegerModel(network).run(q)
-    # Only the variants that the network calls, which saves a minute.
-    *_, variants = tfmix.export_c(IntegerModel(network), directory, name="network")
-    kernels = compile_kernels(M7, directory / key, ["-include", str(variants)])
     alone = None
     for ram in (None, *rams):
         if ram is None:
             model = network
         else:
-            plan = planner_of(graph).fitting(policy.activation_bits, ram)
-            if plan is None:
-                print(f"{name}: nothing fits {ram:,} B", flush=True)
-                continue
+            memory = StreamingMemory(graph, lambda _, plan: 0, ram)
+            if memory.ram_bytes(policy) > ram:
+                continue  # the interpreter included; docs/streaming.md has what they need
+            plan = memory.at(policy.activation_bits).plan
             model = replace(network, chains=plan.chains, bands=plan.bands)
-        place = directory / f"{key}-{ram}"
-        budget = Budget(FLASH, ram or 2 << 20)
-        firmware = build_firmware(IntegerModel(model), kernels, M7, place, budget)
+        in_tflm = None
+        if model.chains:
+            with counted_products() as products:
+                if not np.array_equal(IntegerModel(model).run(q), expected):
+                    raise SystemExit(f"{name}, {ram} B: this machine computes something else")
+            in_chains = {layer for chain in model.chains for layer in chain}
+            wanted = sum(node_macs(node) for node in model.nodes if node.name in in_chains)
+            if products.count != wanted:
+                raise SystemExit(f"{name}, {ram} B: {products.count} products, not {wanted}")
+            in_tflm = tflm and arena_in_tflm(tflm, model, q, expected)
+            if in_tflm is not None and in_tflm > ram:
+                raise SystemExit(f"{name}: arena of {in_tflm} B in TFLM, {ram} B allowed")
+        place = directory / f"{name}-{ram}".replace(" ", "_")
+        firmware = build_firmware(
+            IntegerModel(model), kernels, M7, place, Budget(FLASH, ram or 2 << 20)
+        )
         outcome = run_firmware(firmware, q)
         if not np.array_equal(outcome.outputs, expected):
             raise SystemExit(f"{name}, {ram} B: the board computes something else")
@@ -122,11 +159,24 @@ def measure(key: str, rams: list[int], directory: Path) -> Iterator[Result]:
             chains=tuple(
                 (c[0], c[-1], max(model.bands.get(n, 1) for n in c)) for c in model.chains
             ),
+            model=firmware.model,
             arena=firmware.arena,
             instructions=instructions,
             macs=macs(network),
             ratio=round(instructions / alone, 4),
+            tflm=in_tflm,
         )
+
+
+def arena_in_tflm(
+    program: Program, model: IntegerNetwork, q: np.ndarray, expected: np.ndarray
+) -> int:
+    """Bytes in use, once the output has been found equal."""
+    case = ModelCase("network", serialize(model), ((q.tobytes(), expected.tobytes()),))
+    verdict = program([case])["network"]
+    if verdict.result != "ok":
+        raise SystemExit(f"TFLM: {verdict.result}\n{verdict.log}")
+    return verdict.arena
 
 
 def show(result: Result) -> None:
@@ -136,7 +186,8 @@ def show(result: Result) -> None:
         f"  {result.instructions:13,} instructions, {result.instructions / result.macs:.3f} a MAC",
         end="",
     )
-    print(f"  x {result.ratio:.4f}")
+    print(f"  x {result.ratio:.4f}", end="")
+    print("" if result.tflm is None else f"  in TFLM {result.tflm:,} B")
     for first, last, band in result.chains:
         print(f"    {first}..{last}, {band} rows a call")
     sys.stdout.flush()
@@ -144,21 +195,29 @@ def show(result: Result) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS])
+    parser.add_argument("--networks", default="", help="part of their names")
     parser.add_argument("--ram", nargs="*", type=int, default=list(RAMS), help="bytes")
+    parser.add_argument("--tflm", action="store_true")
     options = parser.parse_args()
     try:
         require(*TOOLS)
     except ToolMissing as missing:
         raise SystemExit(f"{missing}: nothing can be measured") from None
     start, results = time.monotonic(), []
-    with tempfile.TemporaryDirectory() as name:
-        for key in options.networks:
-            for result in measure(key, options.ram, Path(name)):
-                show(result)
-                results.append(result)
+    with tempfile.TemporaryDirectory() as place:
+        directory = Path(place)
+        kernels = compile_kernels(M7, directory)
+        try:
+            tflm = board_program(directory / "tflm") if options.tflm else None
+        except TflmMissing as missing:
+            raise SystemExit(f"{missing}: see docs/tflm.md") from None
+        for name, graph in networks():
+            if options.networks in name:
+                for result in measure(name, graph, options.ram, directory, kernels, tflm):
+                    show(result)
+                    results.append(result)
     print(f"{time.monotonic() - start:.0f} s")
-    if (options.networks, options.ram) != ([*NETWORKS], list(RAMS)):
+    if options.networks or options.ram != list(RAMS):
         return
     report = {
         "machine": f"QEMU {M7.machine} ({M7.cpu}), executed instructions, not cycles",

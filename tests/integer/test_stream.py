@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from counted_products import counted_products
+from network_on_target import node_macs
 from random_chains import random_chain
 
 from tfmix.errors import TfmixError
@@ -22,6 +24,7 @@ from tfmix.integer.runtime import (
     prepare_stream,
     stream_struct,
 )
+from tfmix.integer.schedule import stream_of
 from tfmix.integer.stream import AVERAGE_POOL_ROWS, StreamCall, StreamLayer, lower_chain
 from tfmix.ir.quant import packed_size
 
@@ -291,3 +294,25 @@ def test_what_random_chains_hold():
         seen["stride 2"] += any(window.strides[0] == 2 for window in windows)
         seen["padding"] += any(window.padding[0] > 0 for window in windows)
     assert min(seen.values()) >= 15 and len(seen) == 11, seen
+
+
+def products_of(model: IntegerNetwork) -> int:
+    """Of the rows of chains that are read; a window may leave the last ones out."""
+    nodes, count = {node.name: node for node in model.nodes}, 0
+    for chain in model.chains:
+        stream, _ = stream_of(model, [nodes[name] for name in chain])
+        needed = {stream.output: stream.layers[-1].output_rows}
+        for layer in reversed(stream.layers):
+            rows = min(-(-needed[layer.output] // layer.band) * layer.band, layer.output_rows)
+            for name in layer.inputs:
+                needed[name] = max(needed.get(name, 0), layer.rows_needed(rows - 1))
+            count += node_macs(nodes[layer.name]) // layer.output_rows * rows
+    return count
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_every_product_is_computed_once(seed):
+    model = random_chain(seed)
+    with counted_products() as products:
+        CRuntime(model).run(random_input(model, np.random.default_rng(seed)))
+    assert products.count == products_of(model)

@@ -38,7 +38,7 @@ bench-networks: $(SETUP)
 	@$(RUN) benchmarks/networks.py
 
 test: $(SETUP)
-	$(RUN) -m pytest -q -n 2 --dist loadfile
+	$(RUN) -m pytest -q -n 2 --dist worksteal
 
 # TensorFlow Lite Micro is not part of this repository; what is not named is skipped, by name.
 export TFLM_INCLUDE_DIRS TFLM_LIBRARY TFLM_LIBRARY_ARM TFLM_LIBRARY_ARM_STRIPPED

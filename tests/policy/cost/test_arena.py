@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import graphs
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tfmix.errors import TfmixError
@@ -119,7 +119,13 @@ def test_every_plan_is_valid(sequence, alignment):
     assert plan == arena.plan(sequence, alignment)  # deterministic
 
 
+OVER_THE_WALL = Schedule(
+    (Step("s0", ("t0",), "t1", scratch=16, over=("t0", 1)),), {"t0": 1, "t1": 33}, "t1"
+)
+
+
 @settings(deadline=None, max_examples=30)
+@example(OVER_THE_WALL)
 @given(schedules(max_steps=4))
 def test_small_plans_are_optimal(sequence):
     """First-fit in the best of all orders is optimal, and few blocks have few orders."""

@@ -235,9 +235,11 @@ def _lean(
             if places[other.index] is not None
         )
         wall = blocks[-1].last + 1
+        top = height - block.size
         found: list[tuple[int, int]] = []
         floor, floor_dies = 0, wall
-        for low, high, dies in [*busy, (height - block.size, height, wall)]:
+        for low, high, dies in [*busy, (top, height, wall)]:
+            low = min(low, top)  # an output over its input may end above it
             if low >= floor:
                 found += [(-floor_dies, floor), (-dies, low)]
             if high > floor:

@@ -152,18 +152,12 @@ void* NodeCheck::Allocate(size_t bytes) {
 
 // ---- Eval ---------------------------------------------------------------------------------------
 
-bool NodeBuffers::Apart(const char* name, int32_t inputs, int32_t distance) const {
+bool NodeBuffers::Apart(const char* name, int32_t inputs, int32_t first) const {
   static_cast<void>(name);
   const TfLiteEvalTensor* output = context_.GetEvalTensor(node_.outputs->data[0]);
   const int32_t output_bytes = ShapeBytes(output->dims);
-  for (int32_t i = 0; i < inputs; ++i) {
+  for (int32_t i = first; i < inputs; ++i) {
     const TfLiteEvalTensor* input = context_.GetEvalTensor(node_.inputs->data[i]);
-    const auto below = reinterpret_cast<uintptr_t>(input->data.uint8) -
-                       reinterpret_cast<uintptr_t>(output->data.uint8);
-    if (i == 0 && input->data.uint8 >= output->data.uint8 &&
-        below >= static_cast<uintptr_t>(distance)) {
-      continue;
-    }
     if (Overlap(output->data.uint8, output_bytes, input->data.uint8, ShapeBytes(input->dims))) {
       TFMIX_REPORT("%s: the file plans the output over input %d", name, static_cast<int>(i));
       return false;

@@ -49,7 +49,6 @@ struct OpData {
 };
 
 constexpr int32_t kNoScratch = -1;
-constexpr int32_t kApart = INT32_MAX;
 
 // TFLMRegistration::init of all operators. It has no way to fail: Prepare finds out.
 void* Init(TfLiteContext* context, const char* options, size_t size);
@@ -159,9 +158,9 @@ class NodeBuffers {
   }
 
   // Kernels must not write what they read. The plan of the arena comes from the file, and no
-  // one but the bridge looks at it: true if the output is apart from the first `inputs` inputs, or
-  // at least `distance` bytes below the first of them.
-  bool Apart(const char* name, int32_t inputs, int32_t distance = kApart) const;
+  // one but the bridge looks at it: true if the output is apart from the inputs `first` to
+  // `inputs` - 1.
+  bool Apart(const char* name, int32_t inputs, int32_t first = 0) const;
 
  private:
   uint8_t* Data(int32_t tensor) const { return context_.GetEvalTensor(tensor)->data.uint8; }

@@ -8,6 +8,12 @@ namespace {
 
 constexpr Op kStream = {"TFMIX_STREAM", {}};
 
+// Whether the output lies far enough below input 0 to follow the rows that have been read.
+bool IsBelow(const uint8_t* output, const uint8_t* input, int32_t distance) {
+  const auto from = reinterpret_cast<uintptr_t>(output), to = reinterpret_cast<uintptr_t>(input);
+  return to >= from && to - from >= static_cast<uintptr_t>(distance);
+}
+
 }  // namespace
 
 OptionsStatus ReadStream(OptionsReader* reader, tfmix_stream* stream) {
@@ -54,9 +60,10 @@ TfLiteStatus EvalStream(TfLiteContext* context, TfLiteNode* node,
   const OpData& data = DataOf(node);
   tfmix_stream stream;
   OptionsReader reader;
+  const bool over = IsBelow(buffers.Output(), buffers.Input(0), data.distance);
   if (reader.Open(data.options, data.options_size) != OptionsStatus::kOk ||
       ReadStream(&reader, &stream) != OptionsStatus::kOk ||
-      !buffers.Apart(kStream.name, stream.input_count, data.distance)) {
+      !buffers.Apart(kStream.name, stream.input_count, over ? 1 : 0)) {
     return kTfLiteError;
   }
   stream.kernels = kernels;

@@ -26,7 +26,7 @@ def main() -> None:
         start = time.time()
         qmodel = tfmix.quantize_model(model, budget, verbose=0)
         search = time.time() - start
-        tfmix.calibrate(qmodel, x)
+        tfmix.calibrate(qmodel, x, method="ranges")
         start = time.time()
         with tempfile.TemporaryDirectory() as folder:
             path = tfmix.export(qmodel, Path(folder) / "model.tflite")

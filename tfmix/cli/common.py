@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from tfmix.budget import ACCOUNTINGS, Budget, parse_size
+from tfmix.budget import ACCOUNTINGS, STREAMINGS, Budget, parse_size
 from tfmix.errors import ConversionWarning, TfmixError
 
 
@@ -46,7 +46,7 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
         "--budget",
         metavar="flash=SIZE,ram=SIZE",
         help='for instance "flash=2MB,ram=512kB"; one of them alone is no limit for the other; '
-        "accounting=paper counts bytes as the paper does",
+        "accounting=paper counts bytes as the paper does, streaming=off has no layers run by rows",
     )
     group.add_argument(
         "--device", metavar="NAME", help="all of a part, see `tfmix devices`; --budget overrules it"
@@ -68,7 +68,7 @@ def _parse_budget(text: str) -> dict[str, Any]:
         if name not in (f.name for f in fields(Budget)) or not value or name in sizes:
             raise TfmixError(
                 f"--budget {text!r}: {part!r} is not one of flash=SIZE, ram=SIZE, "
-                f"accounting={'|'.join(ACCOUNTINGS)}, each once"
+                f"accounting={'|'.join(ACCOUNTINGS)}, streaming={'|'.join(STREAMINGS)}, each once"
             )
         sizes[name] = value
     for name in ("flash", "ram"):

@@ -94,7 +94,7 @@ class Directory:
         """Notes that a stage is reached, with facts that later commands want."""
         document = self.read() if self.state.is_file() else {"format": FORMAT, "version": VERSION}
         document |= {"stage": stage, **facts}
-        self._write(self.state, json.dumps(document, indent=1) + "\n")
+        write_text(self.state, json.dumps(document, indent=1) + "\n")
 
     def read(self) -> dict[str, Any]:
         """FormatError where the state is not ours."""
@@ -119,9 +119,9 @@ class Directory:
     # -- values ---------------------------------------------------------------------------------
 
     def write_policy(self, policy: QuantizationPolicy, table: SensitivityTable | None) -> None:
-        self._write(self.policy_file, policy.to_json() + "\n")
+        write_text(self.policy_file, policy.to_json() + "\n")
         if table is not None:
-            self._write(self.table_file, table.to_json() + "\n")
+            write_text(self.table_file, table.to_json() + "\n")
 
     def policy(self) -> QuantizationPolicy:
         return read_policy(self.policy_file)
@@ -150,9 +150,6 @@ class Directory:
             raise TfmixError(f"cannot write {path}: {error.strerror}") from error
         finally:
             temporary.unlink(missing_ok=True)
-
-    def _write(self, path: Path, text: str) -> None:
-        write_text(path, text)
 
 
 def write_text(path: Path, text: str) -> None:

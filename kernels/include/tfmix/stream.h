@@ -186,6 +186,16 @@ TFMIX_AVERAGE_POOL_VARIANTS(TFMIX_DECLARE_AVERAGE_POOL_ROWS_)
    TFMIX_STREAM_FUNCTION_(tfmix_average_pool_prepare), \
    TFMIX_STREAM_FUNCTION_(tfmix_average_pool_rows_a##a_##o##o_)},
 
+/* Entries of all kernels that chains can use. Not for a firmware: it links every one of them. */
+#define TFMIX_STREAM_ALL_KERNELS                                        \
+  TFMIX_CONV2D_VARIANTS(TFMIX_STREAM_KERNEL_CONV2D)                     \
+  TFMIX_DEPTHWISE_CONV2D_VARIANTS(TFMIX_STREAM_KERNEL_DEPTHWISE_CONV2D) \
+  TFMIX_ADD_VARIANTS(TFMIX_STREAM_KERNEL_ADD)                           \
+  TFMIX_REQUANTIZE_VARIANTS(TFMIX_STREAM_KERNEL_REQUANTIZE)             \
+  TFMIX_AVERAGE_POOL_VARIANTS(TFMIX_STREAM_KERNEL_AVERAGE_POOL)         \
+  TFMIX_MAX_POOL_VARIANTS(TFMIX_STREAM_KERNEL_MAX_POOL)                 \
+  TFMIX_AVERAGE_POOL_VARIANTS(TFMIX_STREAM_KERNEL_AVERAGE_POOL_ROWS)
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif

@@ -35,17 +35,7 @@ constexpr int32_t kOperatorCount = 253;
 extern const Operator kOperators[kOperatorCount];
 
 // What chains of layers may call.
-inline const tfmix_stream_kernel kStreamKernels[] = {
-    // clang-format off
-    TFMIX_CONV2D_VARIANTS(TFMIX_STREAM_KERNEL_CONV2D)
-    TFMIX_DEPTHWISE_CONV2D_VARIANTS(TFMIX_STREAM_KERNEL_DEPTHWISE_CONV2D)
-    TFMIX_ADD_VARIANTS(TFMIX_STREAM_KERNEL_ADD)
-    TFMIX_REQUANTIZE_VARIANTS(TFMIX_STREAM_KERNEL_REQUANTIZE)
-    TFMIX_AVERAGE_POOL_VARIANTS(TFMIX_STREAM_KERNEL_AVERAGE_POOL)
-    TFMIX_MAX_POOL_VARIANTS(TFMIX_STREAM_KERNEL_MAX_POOL)
-    TFMIX_AVERAGE_POOL_VARIANTS(TFMIX_STREAM_KERNEL_AVERAGE_POOL_ROWS)
-    // clang-format on
-};
+inline const tfmix_stream_kernel kStreamKernels[] = {TFMIX_STREAM_ALL_KERNELS};
 
 }  // namespace tfmix::tflm_test
 

@@ -55,7 +55,7 @@ def main() -> None:
         f"float, tuned: {top1(model.predict(x, 500, verbose=0), y):.2f} %, {seconds:.0f} s an epoch"
     )
     for flash, ram in BUDGETS:
-        budget = tfmix.Budget(flash, ram)
+        budget = tfmix.Budget(flash, ram, streaming="off")
         tf_keras.utils.set_random_seed(args.seed)
         model = load_model("resnet8_cifar10_jpeg_ft")
         qmodel = tfmix.quantize_model(model, budget, calibration_data=train[0][:1024])

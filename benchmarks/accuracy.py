@@ -7,8 +7,9 @@ Each finished run is on record in --out, and skipped the next time; --rows and -
 --other names an archive like cifar10_dev.npz, on which all is scored too. The tables are printed,
 and accuracy against FLASH and RAM is drawn to accuracy.png, from whatever is on record.
 
-The first convolution and the last dense layer have 8 bits in all rows but "all 4 bits" and the
-budgets. Budgets here count packed weights alone, and the largest sum of tensors alive at a node.
+The first convolution and the last dense layer, their weights and what they read, have 8 bits in
+all rows but "all 4 bits" and the budgets, as in Esser et al. 2020, section 2.3. Budgets here count
+packed weights alone, and the largest sum of tensors alive at a node.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ from tfmix.policy.cost.memory import PaperMemory, packed_weight_bytes
 from tfmix.policy.search.session import SearchSession, run
 from tfmix.search.problem import pose
 
-BATCH = 128
+BATCH = 32
 RATE = 1e-3
+PAPER_BATCH = 128
 PAPER_RATE = 1e-4
+MOBILENET_BATCH = 128
 SEEDS = (0, 1, 2)
 
 
@@ -54,13 +57,18 @@ class TensorMemory(PaperMemory):
 
 
 def uniform(weights: int, activations: int, ends: int = 8) -> Callable[..., Any]:
-    """A policy of the same bits everywhere; `ends`: of the weights of the first and last layer."""
+    """A policy of the same bits everywhere; `ends`: of the first layer's weights, and of the last
+    layer's weights and input, the last tensor but one. The network's input has 8 bits always."""
 
     def policy(model: tf_keras.Model, settings: Settings, seed: int) -> tfmix.QuantizationPolicy:
         bits = tfmix.QuantizationPolicy.uniform(model, activations)
         names = list(bits.weight_bits)
         bits = bits.replace(weights=dict.fromkeys(names, weights))
-        return bits.replace(weights={names[0]: ends, names[-1]: ends})
+        last_input = list(bits.activation_bits)[-2]
+        return bits.replace(
+            weights={names[0]: ends, names[-1]: ends},
+            activations={last_input: max(activations, ends)},
+        )
 
     return policy
 
@@ -189,9 +197,12 @@ def trained(
     if papers:
         x, y = settings.train
         model.compile(tf_keras.optimizers.Adam(PAPER_RATE), "sparse_categorical_crossentropy")
-        model.fit(x, y, BATCH, epochs, verbose=2)
+        model.fit(x, y, PAPER_BATCH, epochs, verbose=2)
     else:
-        tfmix.finetune(model, settings.train, epochs=epochs, teacher=teacher, seed=seed, verbose=2)
+        tfmix.finetune(
+            model, settings.train, epochs=epochs, teacher=teacher, learning_rate=RATE,
+            batch_size=BATCH, seed=seed, verbose=2,
+        )  # fmt: skip
     minutes = (time.perf_counter() - start) / 60
     return scores(model, settings) | {"minutes": minutes, "epochs": epochs}
 
@@ -225,11 +236,13 @@ def mobilenet(settings: Settings) -> tf_keras.Model:
     model = tf_keras.applications.MobileNet((32, 32, 3), 0.25, weights=None, classes=10)
     x, y = settings.train
     rng = np.random.default_rng(0)
-    steps = settings.mobilenet_epochs * -(-len(x) // BATCH)
+    steps = settings.mobilenet_epochs * -(-len(x) // MOBILENET_BATCH)
     schedule = tf_keras.optimizers.schedules.CosineDecay(4e-3, steps)
     model.compile(tf_keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
     for epoch in range(settings.mobilenet_epochs):
-        model.fit(augmented(scaled(x), rng), y, BATCH, epoch + 1, initial_epoch=epoch, verbose=2)
+        model.fit(
+            augmented(scaled(x), rng), y, MOBILENET_BATCH, epoch + 1, initial_epoch=epoch, verbose=2
+        )
     model.save(path)
     return model
 

@@ -86,6 +86,28 @@ def test_a_dataset_trains_as_it_comes():
     assert found.validation["loss"] == pytest.approx(history["val_loss"][-1])
 
 
+def test_a_teacher_of_arrays_is_asked_once_and_teaches_the_same():
+    """As a Distiller that asks it in each step; the batches in the order of `_Arrays`."""
+    asked, teacher = [], network()
+
+    def counted(x: tf.Tensor) -> tf.Tensor:
+        asked.append(len(x))
+        return teacher(x, training=False)
+
+    batches = _Arrays(X, Y, 32, seed=5).epochs(0, 2)
+    dataset = batches.apply(tf.data.experimental.assert_cardinality(6))
+    found, expected = quantized(), quantized()
+    history = tfmix.finetune(found, (X, Y), epochs=2, teacher=counted, seed=5, **SHORT).history
+    assert sum(asked) == len(X)
+    distiller = tfmix.Distiller(expected, teacher)
+    rate = tf_keras.optimizers.schedules.CosineDecay(SHORT["learning_rate"], 6)
+    distiller.compile(tf_keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
+    alone = distiller.fit(dataset, epochs=2, steps_per_epoch=3, verbose=0).history
+    assert history["distillation"] == pytest.approx(alone["distillation"], rel=1e-4)
+    for one, other in zip(found.trainable_variables, expected.trainable_variables, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
 def test_each_epoch_has_every_sample_once_in_an_order_of_its_own():
     data = _Arrays(np.arange(10.0), np.arange(10), 4, seed=3)
     batches = [[*map(int, y)] for _, y in data.epochs(0, 3)]

@@ -44,7 +44,7 @@ def add_data(parser: argparse.ArgumentParser, **options: str) -> None:
     )
     if "train" in options:
         group.add_argument(
-            "--batch-size", type=int, default=128, metavar="N", help="samples a batch (128)"
+            "--batch-size", type=int, default=32, metavar="N", help="samples a batch (32)"
         )
 
 

@@ -65,9 +65,9 @@ class Distiller(tf_keras.Model):
         self.from_logits = from_logits
         # Behind a function, Keras does not count the teacher's weights among its own.
         if isinstance(teacher, tf_keras.layers.Layer):
-            self._teach = lambda x: teacher(x, training=False)
+            self.teach = lambda x: teacher(x, training=False)
         else:
-            self._teach = lambda x: teacher(x)
+            self.teach = lambda x: teacher(x)
         self._distillation = tf_keras.metrics.Mean("distillation")
 
     def call(self, inputs: Any, training: Any = None) -> Any:
@@ -75,9 +75,12 @@ class Distiller(tf_keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = tf_keras.utils.unpack_x_y_sample_weight(data)
+        return self._learn(x, y, self.teach(x), sample_weight)
+
+    def _learn(self, x: Any, y: Any, taught: Any, sample_weight: Any = None) -> dict[str, Any]:
         with tf.GradientTape() as tape:
             outputs = self.student(x, training=True)
-            distance = self.distance(self._teach(x), outputs)
+            distance = self.distance(taught, outputs)
             if sample_weight is not None:
                 distance *= tf.cast(sample_weight, distance.dtype)
             distance = tf.reduce_mean(distance)
@@ -116,6 +119,13 @@ class Distiller(tf_keras.Model):
 
     def load_weights(self, *args: Any, **kwargs: Any) -> Any:
         return self.student.load_weights(*args, **kwargs)
+
+
+class TaughtBefore(Distiller):
+    """A Distiller whose training data brings the teacher's outputs: (inputs, labels, outputs)."""
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        return self._learn(*data)
 
 
 def trained_model(model: tf_keras.Model) -> tf_keras.Model:

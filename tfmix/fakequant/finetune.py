@@ -16,7 +16,8 @@ from tfmix.errors import TfmixError
 from tfmix.fakequant.apply import graph_of, require_quantized
 from tfmix.fakequant.callbacks import BatchNormReestimation, StatefulCallback
 from tfmix.fakequant.data import read_samples
-from tfmix.fakequant.distill import Distiller, ends_in_softmax
+from tfmix.fakequant.distill import Distiller, TaughtBefore, ends_in_softmax
+from tfmix.fakequant.layerwise import in_batches
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def finetune(
     *,
     teacher: Any = None,
     learning_rate: float = 1e-3,
-    batch_size: int = 128,
+    batch_size: int = 32,
     loss: Any = None,
     metrics: Sequence[Any] | None = None,
     temperature: float = 4.0,
@@ -65,8 +66,9 @@ def finetune(
       validation: the same, or None; evaluated after each epoch and at the end.
       epochs: passes over the training data.
       teacher: the float model, or any other for the same classes; None to learn from labels alone.
+        Of (inputs, labels) it is asked once, before training; of a Dataset with each batch.
       learning_rate: of the first batch.
-      batch_size: of (inputs, labels).
+      batch_size: of (inputs, labels). Few bits want many steps: see docs/training.md.
       loss: as for compile; None takes cross entropy where labels are classes or probabilities, and
         mean squared error where they are other real values.
       metrics: as for compile; None takes accuracy, where the loss is a cross entropy.
@@ -103,7 +105,7 @@ def finetune(
     )
     trainer = model
     if teacher is not None:
-        trainer = Distiller(model, teacher, temperature=temperature, weight=distillation)
+        trainer = data.distiller(model, teacher, temperature=temperature, weight=distillation)
         trainer.compile(optimizer, loss, metrics)
         optimizer = trainer.optimizer  # mixed precision wraps it
     model.compile(optimizer, loss, metrics)
@@ -152,8 +154,14 @@ class _Arrays:
     def __init__(self, x: np.ndarray, y: np.ndarray, batch_size: int, seed: int):
         self.x, self.labels = x, tf.TensorSpec(y.shape, y.dtype)
         self.steps = -(-len(x) // batch_size)
-        self._tensors = tf.constant(x), tf.constant(y)
+        self._tensors: tuple[tf.Tensor, ...] = tf.constant(x), tf.constant(y)
         self._batch_size, self._seed = batch_size, seed
+
+    def distiller(self, student: tf_keras.Model, teacher: Any, **settings: Any) -> Distiller:
+        """For batches that bring the teacher's outputs: it is asked once, not in each epoch."""
+        distiller = TaughtBefore(student, teacher, **settings)
+        self._tensors += (tf.constant(in_batches(distiller.teach, [self.x])),)
+        return distiller
 
     def epochs(self, start: int, end: int) -> tf.data.Dataset:
         """The batches of epochs start ... end - 1, one after the other."""
@@ -189,6 +197,9 @@ class _Stream:
             raise TfmixError(f"train is a tf.data.Dataset of {spec}; (inputs, labels) are needed")
         self.labels = spec[1]
         self._dataset = dataset
+
+    def distiller(self, student: tf_keras.Model, teacher: Any, **settings: Any) -> Distiller:
+        return Distiller(student, teacher, **settings)
 
     def epochs(self, start: int, end: int) -> tf.data.Dataset:
         return _plain(self._dataset.repeat(end - start))

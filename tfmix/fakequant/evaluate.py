@@ -24,6 +24,7 @@ from tfmix.fakequant.apply import (
     unwrap,
 )
 from tfmix.fakequant.batch_norm import following_statistics
+from tfmix.fakequant.bias_correction import BiasCorrection
 from tfmix.fakequant.data import Samples, chosen_samples, read_samples
 from tfmix.fakequant.fisher import fisher_table
 from tfmix.fakequant.objective import objective_for_labels, objective_for_outputs
@@ -37,6 +38,8 @@ from tfmix.policy.sensitivity import SensitivityTable
 LOSS_SAMPLES = 1024
 #: Samples the sensitivities are estimated from.
 ESTIMATE_SAMPLES = 256
+#: Samples biases are corrected on.
+CORRECTION_SAMPLES = 128
 
 
 class ModelEvaluator:
@@ -46,6 +49,11 @@ class ModelEvaluator:
     "loss" is the mean over at most `loss_samples` samples of balanced classes, in nats a sample:
     cross entropy where `data` has labels, else the KL divergence from the float network's outputs;
     where outputs are no probabilities see `objective.Values`.
+
+    A trial that does not train is measured with biases corrected on at most 128 of the samples:
+    `calibrate` and training both repair the mean errors of layers, whatever the policy, and what is
+    left tells policies apart. Without, the policy found for ResNet-8 in (40 kB, 32 kB) is 14 points
+    worse once biases are corrected.
 
     A trial that trains begins with the model's weights, ranges and statistics as they are, and a
     new optimizer: Adam, whose rate falls from `learning_rate` to 0 along half a cosine, over one
@@ -94,9 +102,11 @@ class ModelEvaluator:
 
         chosen = chosen_samples(self._samples, loss_samples, seed)
         x, y = self._samples[chosen].x, self._samples.y
-        self._estimate_inputs = self._samples[
-            chosen_samples(self._samples, min(loss_samples, ESTIMATE_SAMPLES), seed)
-        ].x
+        self._estimate_inputs, correction_inputs = (
+            self._samples[chosen_samples(self._samples, min(loss_samples, count), seed)].x
+            for count in (ESTIMATE_SAMPLES, CORRECTION_SAMPLES)
+        )
+        self._correction = BiasCorrection(model, correction_inputs)
         self._measurements: dict[str, _Measurement] = {}
         if y is None:
             outputs = [self._float(batch) for batch in _batches(x, batch_size)]
@@ -143,7 +153,7 @@ class ModelEvaluator:
         arrays = [v.numpy() for v in self.model.variables if id(v) not in bits]
         for samples in (self._samples, self._train_samples):
             arrays += [] if samples is None else [samples.x, samples.y]
-        return f"{digest_of(arrays)} {self._settings}"
+        return f"{digest_of(arrays)} {self._settings} corrected"
 
     def __call__(self, trials: Sequence[Trial]) -> Iterator[tuple[int, float]]:
         """Measures one after the other. TfmixError for what cannot be measured, and where the
@@ -175,6 +185,9 @@ class ModelEvaluator:
                 stack.enter_context(float_activations(self.model))
             if trial.train:
                 self._trainer.epoch(self._seed)
+            else:
+                stack.callback(self._correction.undo)
+                self._correction.correct()
             return self._measurements[trial.measure].of(self._quantized)
 
 

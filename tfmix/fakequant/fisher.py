@@ -10,7 +10,9 @@ probabilities and r normal,
 so that each backward pass gives an unbiased sample of d' F d = E[(g . d)^2] for every tensor and
 every bit-width at once, no part of F left out. For activations d is the sample's own quantization
 error. For weights g . d is had for each sample without its weight gradient: it is the product of
-the gradient of the layer's output with the output that the weights d would give.
+the gradient of the layer's output with the output that the weights d would give. The mean of d over
+samples and pixels of a channel is left out, as trials leave it out: bias correction, or training,
+takes it back.
 Where outputs are no probabilities they count as means of a normal distribution, as in
 `objective.Values`.
 
@@ -50,12 +52,16 @@ def fisher_table(
     probe = _Probe(model, x)
     elements = sum(tensor.elements for tensor in probe.graph.tensors.values())
     batch = max(min(_BATCH_ELEMENTS // elements, 64), 1)
+    chunks = [tf.cast(x[i : i + batch], tf.float32) for i in range(0, len(x), batch)]
+    sums: Any = 0.0
+    for chunk in chunks:
+        sums = sums + probe.means(chunk).numpy() * len(chunk)
+    means = tf.constant(sums / len(x), tf.float32)
     total: Any = 0.0
-    for number, start in enumerate(range(0, len(x), batch)):
-        chunk = tf.cast(x[start : start + batch], tf.float32)
+    for number, chunk in enumerate(chunks):
         for draw in range(draws):
             key = tf.constant([seed, number * draws + draw])
-            total = total + probe.squares(chunk, key).numpy().astype(np.float64)
+            total = total + probe.squares(chunk, key, means).numpy().astype(np.float64)
     increases = 0.5 * total / (draws * len(x))
     rows = [dict(zip(BIT_WIDTHS, map(float, row), strict=True)) for row in increases]
     weights = [node.name for node in probe.graph.weighted_nodes]
@@ -91,9 +97,17 @@ class _Probe:
             outputs = self._float.predict(x, verbose=0)
             variance = float(outputs.reshape(len(x), -1).var(axis=0).sum())
             self._spread = math.sqrt(variance or 1.0)
+        self.means = tf.function(self._means, reduce_retracing=True, autograph=False)
         self.squares = tf.function(self._squares, reduce_retracing=True, autograph=False)
 
-    def _squares(self, x: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    def _means(self, x: tf.Tensor) -> tf.Tensor:
+        """Mean over the batch of each channel's error, float32 [bit-widths, channels of all rows of
+        the table]."""
+        errors = self._errors(self._tensors(x, training=False))
+        means = [[tf.reduce_mean(e, list(range(e.shape.rank - 1))) for e in row] for row in errors]
+        return tf.stack([tf.concat(column, 0) for column in zip(*means, strict=True)])
+
+    def _squares(self, x: tf.Tensor, key: tf.Tensor, means: tf.Tensor) -> tf.Tensor:
         """Sum over the batch of (g . d)^2, float32 [weights then activations, bit-widths]."""
         with tf.GradientTape() as tape:
             tape.watch(x)
@@ -103,29 +117,32 @@ class _Probe:
         gradients = tape.gradient(
             score, watched, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
+        for i, node in enumerate(self.graph.weighted_nodes):
+            gradients[i] = self._before_activation(node, tensors["layer_outputs"][i], gradients[i])
+        errors = self._errors(tensors)
+        rows = tf.split(means, [row[0].shape[-1] for row in errors], axis=1)
+        return tf.stack(
+            [
+                tf.stack(
+                    [_sum_of_squares(g, e - m) for e, m in zip(row, tf.unstack(mean), strict=True)]
+                )
+                for g, row, mean in zip(gradients, errors, rows, strict=True)
+            ]
+        )
+
+    def _errors(self, tensors: dict[str, Any]) -> list[list[tf.Tensor]]:
+        """For each row of the table and each bit-width what quantization adds: to the output of the
+        layer with these weights, to the activation."""
         rows = []
-        nodes = self.graph.weighted_nodes
-        for node, layer_input, layer_output, gradient in zip(
-            nodes, tensors["layer_inputs"], tensors["layer_outputs"], gradients, strict=False
+        for node, layer_input in zip(
+            self.graph.weighted_nodes, tensors["layer_inputs"], strict=True
         ):
             bound = self._quantizers.weights[node.name]
             kernel = tf.convert_to_tensor(self._float.get_layer(node.name).weights[0])
-            gradient = self._before_activation(node, layer_output, gradient)
-            rows.append(
-                [
-                    _sum_of_squares(gradient, self._apply(node, layer_input, error))
-                    for error in _errors(bound, kernel)
-                ]
-            )
-        for name, values, gradient in zip(
-            self.graph.quantized_tensors,
-            tensors["activations"],
-            gradients[len(nodes) :],
-            strict=True,
-        ):
-            bound = self._quantizers.activations[name]
-            rows.append([_sum_of_squares(gradient, error) for error in _errors(bound, values)])
-        return tf.stack([tf.stack(row) for row in rows])
+            rows.append([self._apply(node, layer_input, e) for e in _errors(bound, kernel)])
+        for name, values in zip(self.graph.quantized_tensors, tensors["activations"], strict=True):
+            rows.append(_errors(self._quantizers.activations[name], values))
+        return rows
 
     def _score(self, outputs: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
         """A scalar whose gradient, for each sample, is one g."""

@@ -17,6 +17,7 @@ import tf_keras
 
 from tfmix.errors import ConversionError
 from tfmix.fakequant.apply import BoundQuantizer, quantizers_of, require_quantized, unwrap
+from tfmix.fakequant.layerwise import Layerwise
 from tfmix.frontend.keras import read
 from tfmix.integer.model import (
     AddRescale,
@@ -70,7 +71,7 @@ def convert_network(model: tf_keras.Model, plan: ChainPlan = NO_CHAINS) -> Integ
         name: bound.quantizer.quant_params(bound.variables, name)
         for name, bound in quantizers.activations.items()
     }
-    lowering = _Lowering(network.graph, quants)
+    lowering = _Lowering(network.graph, quants, Layerwise(model))
 
     def weights_of(node: Node) -> IntegerWeights:
         return _integer_weights(
@@ -135,11 +136,17 @@ def fixed_point(factors: np.ndarray, what: str) -> tuple[np.ndarray, int]:
 
 
 class _Lowering:
-    """Graph -> integer nodes, given the quantization of each tensor."""
+    """Graph -> integer nodes, given the quantization of each tensor.
 
-    def __init__(self, graph: Graph, quants: Mapping[str, QuantParams]):
+    layers: the fake-quant model, whose sums those of the integers are to be; None to do without.
+    """
+
+    def __init__(
+        self, graph: Graph, quants: Mapping[str, QuantParams], layers: Layerwise | None = None
+    ):
         self.graph = graph
         self._quants = quants
+        self._layers = layers
 
     def quant(self, tensor: str) -> QuantParams:
         if self.graph.is_softmax_output(tensor):
@@ -203,11 +210,42 @@ class _Lowering:
             m_a, m_b = (int(m) for m in round_half_up(ratios * 2.0**shift))
             if max(m_a, m_b) <= _ADD_MULTIPLIER_MAX:
                 z_a, z_b = (self.quant(name).zero_point for name in node.inputs)
-                return AddRescale((m_a, m_b), (1 << (shift - 1)) - m_a * z_a - m_b * z_b, shift)
+                offset = (1 << (shift - 1)) - m_a * z_a - m_b * z_b
+                return self._settled(node, AddRescale((m_a, m_b), offset, shift))
         raise ConversionError(
             f"{node.name}: scale ratio {ratios.max():.3g} of an input to the sum is too large; "
             "allowed: < 2^20"
         )
+
+    def _settled(self, node: Node, add: AddRescale) -> AddRescale:
+        """`add` with the offset nearest to its own that gives the fake-quant model's sum for most
+        pairs of inputs.
+
+        A tensor of 2 bits has four values, and a sum of two such tensors 16. Training can leave one
+        of them on a tie, within float32's precision: it moves the output's step until the sum is
+        rounded the other way, and back again. Fixed point then may fall on the other side, for all
+        elements that have these inputs.
+        """
+        if self._layers is None:
+            return add
+        grids = [np.arange(max_level(self.quant(name).bits) + 1) for name in node.inputs]
+        q_a, q_b = (q.ravel() for q in np.meshgrid(*grids, indexing="ij"))
+        values = [
+            self._layers.quantize(self.graph.quantizer_of(name), self.quant(name).dequantize(q))
+            for name, q in zip(node.inputs, (q_a, q_b), strict=True)
+        ]
+        output = self.quant(node.output)
+        wanted = output.quantize(self._layers.run(node, *values).numpy()).astype(np.int64)
+        # floor((sum + offset) / 2^shift) is the wanted number for offsets from `least` to below
+        # `end`; the ends of the range hold whatever is beyond.
+        sums = q_a * add.multipliers[0] + q_b * add.multipliers[1]
+        least = ((wanted - output.zero_point) << add.shift) - sums
+        end = np.sort(least[wanted < max_level(output.bits)] + (1 << add.shift))
+        least = np.sort(least[wanted > 0])
+        offsets = np.unique([add.offset, *least, *(end - 1)])
+        agreeing = np.searchsorted(least, offsets, "right") - np.searchsorted(end, offsets, "right")
+        best = offsets[agreeing == agreeing.max()]
+        return replace(add, offset=int(best[np.abs(best - add.offset).argmin()]))
 
     def _table(self, node: Node) -> np.ndarray | None:
         if node.op is Op.SOFTMAX:

@@ -33,6 +33,9 @@ KINDS = {
     "k-means {2, 4, 8}": ("kmeans", (2, 4, 8)),
     "k-means {2..8}": ("kmeans", tuple(range(2, 9))),
 }
+#: Adam's rate. A centroid moves thousands of weights the same way: at 1e-3 training diverges, and
+#: ends at 13 to 15 %; after 79 batches 1e-4 is ahead of 3e-5.
+RATES = {"uniform": 1e-3, "kmeans": 1e-4}
 SEARCH_IMAGES = 1024
 _FLOAT_BYTES = 4
 
@@ -104,7 +107,7 @@ def trained(kind: str, limit: int, sizes: Sizes, seed: int, epochs: int) -> dict
     bits = best_bits(model, kind, limit, sizes, seed)
     set_weight_bits(model, bits)
     taken = sum(layer_bytes(model, quantizer, b)[name] for name, b in bits.items())
-    return {"bits": bits, "bytes": taken} | tune(sizes, model, seed, epochs)
+    return {"bits": bits, "bytes": taken} | tune(sizes, model, seed, epochs, RATES[quantizer])
 
 
 def report(records: Records, limit: int, epochs: int) -> None:
@@ -125,13 +128,14 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=24_000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     require_data()
     sizes = QUICK if args.quick else FULL
     records = Records(args.out)
     print(f"# {machine()}\n")
-    for seed, kind in itertools.product(args.seeds, KINDS):
+    for seed, kind in itertools.product(args.seeds, args.kinds):
         records.run(
             lambda k=kind, s=seed: trained(k, args.bytes, sizes, s, args.epochs),
             kind=kind, seed=seed, limit=args.bytes, epochs=args.epochs,

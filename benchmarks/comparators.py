@@ -33,9 +33,6 @@ KINDS = {
     "k-means {2, 4, 8}": ("kmeans", (2, 4, 8)),
     "k-means {2..8}": ("kmeans", tuple(range(2, 9))),
 }
-#: Adam's rate. A centroid moves thousands of weights the same way: at 1e-3 training diverges, and
-#: ends at 13 to 15 %; after 79 batches 1e-4 is ahead of 3e-5.
-RATES = {"uniform": 1e-3, "kmeans": 1e-4}
 SEARCH_IMAGES = 1024
 _FLOAT_BYTES = 4
 
@@ -107,7 +104,7 @@ def trained(kind: str, limit: int, sizes: Sizes, seed: int, epochs: int) -> dict
     bits = best_bits(model, kind, limit, sizes, seed)
     set_weight_bits(model, bits)
     taken = sum(layer_bytes(model, quantizer, b)[name] for name, b in bits.items())
-    return {"bits": bits, "bytes": taken} | tune(sizes, model, seed, epochs, RATES[quantizer])
+    return {"bits": bits, "bytes": taken} | tune(sizes, model, seed, epochs)
 
 
 def report(records: Records, limit: int, epochs: int) -> None:

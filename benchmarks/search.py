@@ -100,10 +100,8 @@ def quantized(sizes: Sizes, policy: tfmix.QuantizationPolicy | None, seed: int) 
     )
 
 
-def compile_for(
-    model: tf_keras.Model, images: int, batch: int, epochs: int = 1, rate: float = RATE
-) -> None:
-    schedule = tf_keras.optimizers.schedules.CosineDecay(rate, epochs * -(-images // batch))
+def compile_for(model: tf_keras.Model, images: int, batch: int, epochs: int = 1) -> None:
+    schedule = tf_keras.optimizers.schedules.CosineDecay(RATE, epochs * -(-images // batch))
     optimizer = tf_keras.optimizers.Adam(schedule)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
 
@@ -245,12 +243,10 @@ def untrained(sizes: Sizes, policy: tfmix.QuantizationPolicy, seed: int) -> dict
     return record
 
 
-def tune(
-    sizes: Sizes, model: tf_keras.Model, seed: int, epochs: int, rate: float = RATE
-) -> dict[str, Any]:
+def tune(sizes: Sizes, model: tf_keras.Model, seed: int, epochs: int) -> dict[str, Any]:
     tf_keras.utils.set_random_seed(seed)
     x, y = data("train", sizes.train)
-    compile_for(model, len(x), sizes.batch, epochs, rate)
+    compile_for(model, len(x), sizes.batch, epochs)
     start = time.perf_counter()
     model.fit(x, y, sizes.batch, epochs, verbose=2)
     seconds = (time.perf_counter() - start) / epochs

@@ -28,15 +28,11 @@ class UniformWeightQuantizer(MinMaxWeightQuantizer):
 
 @tf_keras.utils.register_keras_serializable(package="tfmix")
 class KMeansWeightQuantizer(WeightQuantizer):
-    """Weights shared by clusters: y = centroid of w's cluster, one codebook of 2^bits per tensor.
+    """Weights shared by clusters: y = codebook[cluster of w], one codebook of 2^bits per tensor.
 
     Clusters are found by k-means on the kernel (`init_ranges`) and stay; their centroids learn,
-    each by the sum of the gradients of its weights: Han et al. 2016 (Deep Compression), section 3,
-    as HAQ (Wang et al. 2019) uses it for its "k-means quantization".
-
-    What is learned is centroid * sqrt(weights in the cluster). So an optimizer's step moves all
-    weights of a cluster together as far as it moves one weight: Adam's would move thousands of them
-    that far each, all the same way, and training at a rate fit for weights diverges.
+    each by the mean gradient of its weights: Han et al. 2016 (Deep Compression), section 3, as HAQ
+    (Wang et al. 2019) uses it for its "k-means quantization".
     """
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> Variables:
@@ -52,31 +48,42 @@ class KMeansWeightQuantizer(WeightQuantizer):
         return {
             **super().build(tensor_shape, name, layer),
             "codebook": add("codebook", _MOST_CENTROIDS, trainable=True),
-            "units": add("units", _MOST_CENTROIDS, trainable=False),
             "limits": add("limits", _MOST_CENTROIDS - 1, trainable=False),
+            # What clusters were found for: a regularizer goes on moving the kernel itself.
+            "clustered": layer.add_weight(
+                f"{name}_clustered",
+                shape=tensor_shape,
+                dtype=tf.float32,
+                initializer="zeros",
+                trainable=False,
+            ),
         }
 
     def init_ranges(self, variables: Variables, w: Any) -> None:
-        w = np.asarray(w, np.float64).ravel()
         codebooks = np.zeros(variables["codebook"].shape, np.float32)
-        units = np.ones(variables["units"].shape, np.float32)
         limits = np.full(variables["limits"].shape, np.finfo(np.float32).max)
         for row, bits in enumerate(SIMULATED_BITS):
-            centroids = k_means(w, 1 << bits)
+            centroids = k_means(np.asarray(w, np.float64).ravel(), 1 << bits)
+            codebooks[row, : len(centroids)] = centroids
             limits[row, : len(centroids) - 1] = (centroids[1:] + centroids[:-1]) / 2
-            cells = np.searchsorted(limits[row], w.astype(np.float32))
-            units[row] = 1 / np.sqrt(np.maximum(np.bincount(cells, minlength=_MOST_CENTROIDS), 1))
-            codebooks[row, : len(centroids)] = centroids / units[row, : len(centroids)]
+        variables["clustered"].assign(w)
         variables["codebook"].assign(codebooks)
-        variables["units"].assign(units)
         variables["limits"].assign(limits)
 
     def fake_quant(self, w: tf.Tensor, variables: Variables) -> tf.Tensor:
         row = tf.minimum(variables["bits"], SIMULATED_BITS[-1]) - SIMULATED_BITS[0]
         limits = tf.convert_to_tensor(variables["limits"])[row]
-        cells = tf.searchsorted(limits, tf.reshape(w, [-1]))
-        codebook = tf.convert_to_tensor(variables["codebook"])[row] * variables["units"][row]
-        return tf.ensure_shape(tf.reshape(tf.gather(codebook, cells), tf.shape(w)), w.shape)
+        cells = tf.searchsorted(limits, tf.reshape(variables["clustered"], [-1]))
+
+        @tf.custom_gradient
+        def shared(w, codebook):
+            def gradient(dy):
+                mean = tf.math.unsorted_segment_mean(tf.reshape(dy, [-1]), cells, _MOST_CENTROIDS)
+                return tf.zeros_like(w), mean
+
+            return tf.reshape(tf.gather(codebook, cells), tf.shape(w)), gradient
+
+        return tf.ensure_shape(shared(w, tf.convert_to_tensor(variables["codebook"])[row]), w.shape)
 
     def grid_of(self, w: tf.Tensor, variables: Variables) -> NoReturn:
         raise TfmixError("k-means weights are for simulation only: they lie on no grid")

@@ -16,9 +16,8 @@ import numpy as np
 import tf_keras
 
 from tfmix.errors import ConversionError
-from tfmix.fakequant.apply import BoundQuantizer, quantizers_of, require_quantized, unwrap
+from tfmix.fakequant.apply import BoundQuantizer, quantizers_of, require_quantized
 from tfmix.fakequant.layerwise import Layerwise
-from tfmix.frontend.keras import read
 from tfmix.integer.model import (
     AddRescale,
     IntegerNetwork,
@@ -65,13 +64,14 @@ def convert_network(model: tf_keras.Model, plan: ChainPlan = NO_CHAINS) -> Integ
     weights are not finite, ConversionError naming the layer where 32 bits do not hold its numbers.
     """
     require_quantized(model)
-    network = read(model, unwrap)
+    layers = Layerwise(model)
+    network = layers.network
     quantizers = quantizers_of(model)
     quants = {
         name: bound.quantizer.quant_params(bound.variables, name)
         for name, bound in quantizers.activations.items()
     }
-    lowering = _Lowering(network.graph, quants, Layerwise(model))
+    lowering = _Lowering(network.graph, quants, layers)
 
     def weights_of(node: Node) -> IntegerWeights:
         return _integer_weights(

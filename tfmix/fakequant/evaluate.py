@@ -102,11 +102,11 @@ class ModelEvaluator:
 
         chosen = chosen_samples(self._samples, loss_samples, seed)
         x, y = self._samples[chosen].x, self._samples.y
-        self._estimate_inputs, correction_inputs = (
-            self._samples[chosen_samples(self._samples, min(loss_samples, count), seed)].x
-            for count in (ESTIMATE_SAMPLES, CORRECTION_SAMPLES)
-        )
-        self._correction = BiasCorrection(model, correction_inputs)
+        self._estimate_inputs = self._samples[
+            chosen_samples(self._samples, min(loss_samples, ESTIMATE_SAMPLES), seed)
+        ].x
+        correction = self._samples[chosen_samples(self._samples, CORRECTION_SAMPLES, seed)]
+        self._correction = BiasCorrection(model, correction.x)
         self._measurements: dict[str, _Measurement] = {}
         if y is None:
             outputs = [self._float(batch) for batch in _batches(x, batch_size)]
